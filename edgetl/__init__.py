@@ -1,0 +1,42 @@
+"""edgetl: transfer learning on the edge, from a pretrained network to one ONNX file.
+
+Three functions do the work, and the commands of the same names call them:
+`prepare` (workstation, needs torch), `finetune` and `deploy` (device, no torch).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# name → module; imported when first used, so that `import edgetl` costs nothing
+_EXPORTS = {
+    "prepare": "edgetl.preparation",
+    "finetune": "edgetl.train",
+    "deploy": "edgetl.deployment",
+    "evaluate": "edgetl.deployed",
+    "predict": "edgetl.deployed",
+    "describe": "edgetl.inspection",
+    "DeployedModel": "edgetl.deployed",
+    "EdgetlError": "edgetl.errors",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+if TYPE_CHECKING:
+    from edgetl.deployed import DeployedModel as DeployedModel
+    from edgetl.deployed import evaluate as evaluate
+    from edgetl.deployed import predict as predict
+    from edgetl.deployment import deploy as deploy
+    from edgetl.errors import EdgetlError as EdgetlError
+    from edgetl.inspection import describe as describe
+    from edgetl.preparation import prepare as prepare
+    from edgetl.train import finetune as finetune
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

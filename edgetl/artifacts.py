@@ -1,0 +1,188 @@
+"""The prepared directory: the one contract between workstation and device.
+
+`manifest.json` describes everything and holds the SHA-256 of every other file; nothing in the
+directory is used before its hash has been checked, and nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from edgetl import schema, storage
+from edgetl.errors import ArtifactsError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+PREPROCESS = "preprocess.onnx"
+BACKBONE = "backbone.onnx"
+TRAINABLE = "trainable.onnx"
+ORT_TRAINING_MODEL = "ort/training_model.onnx"
+ORT_EVAL_MODEL = "ort/eval_model.onnx"
+ORT_OPTIMIZER_MODEL = "ort/optimizer_model.onnx"
+ORT_CHECKPOINT = "ort/checkpoint"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor's name, its shape for one sample (without the batch axis) and its numpy type name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the network's input; `preparation/preprocess.py` writes it as a graph.
+
+    Attributes:
+        height, width: size of the network's input in pixels.
+        channels: 3 (RGB) or 1 (luminance, ITU-R 601-2 as Pillow computes it).
+        resize: `crop` scales the shorter side to `resize_size` pixels and takes the centre;
+            `squash` scales both sides to the input size, whatever the aspect ratio.
+        resize_size: in pixels; used by `crop`.
+        interpolation: `bilinear` or `bicubic`, both antialiased, or `nearest`.
+        mean, std: per channel, for values in 0..1.
+    """
+
+    height: int = 224
+    width: int = 224
+    channels: int = 3
+    resize: str = "crop"
+    resize_size: int = 224
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the pretrained model came from: what was asked for, and the hash of the weights if they were a file."""
+
+    spec: str
+    weights_sha256: str | None = None
+    model_args: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The optimizer that the training artifacts hold (torch.optim.AdamW's arithmetic)."""
+
+    name: str
+    betas: tuple[float, float]
+    epsilon: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared directory says of itself; see docs/artifacts.md for each field.
+
+    Attributes:
+        labels: class names in the order of the logits; empty if only their number was known, and
+            then the names come from the data.
+        classes: number of logits.
+        features: the tensors at the freeze boundary, for one sample; the training graph's inputs.
+        trainable: the parameters that train, by name.
+        files: SHA-256 of every other file, by path relative to the directory.
+    """
+
+    schema_version: int
+    edgetl_version: str
+    source: Source
+    task: str
+    labels: tuple[str, ...]
+    classes: int
+    preprocessing: Preprocessing
+    input: TensorSpec
+    features: tuple[TensorSpec, ...]
+    policy: tuple[str, ...]
+    trainable: tuple[TensorSpec, ...]
+    frozen_parameters: int
+    loss: str
+    optimizer: Optimizer
+    opset: int
+    ir_version: int
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """A prepared directory whose hashes have been checked."""
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+    """Hash of the manifest, and through it of everything."""
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of the files that the manifest lists."""
+        return self.path / name
+
+    @property
+    def has_backbone(self) -> bool:
+        """Whether anything lies before the freeze boundary (false when every layer trains)."""
+        return BACKBONE in self.manifest.files
+
+
+def load_artifacts(path: Path) -> Artifacts:
+    """Read a prepared directory and check every file against its hash.
+
+    Raises:
+        ArtifactsError: it is not a prepared directory, is from a newer edgetl, or a file is missing
+            or altered.
+    """
+    path = Path(path)
+    manifest_file = path / MANIFEST
+    if not manifest_file.is_file():
+        raise ArtifactsError(
+            f"{path} is not a prepared directory (it holds no {MANIFEST}): make one with 'edgetl prepare'"
+        )
+    text = manifest_file.read_bytes()
+    manifest = _parse(manifest_file, text)
+    for name, digest in manifest.files.items():
+        _check_name(manifest_file, name)
+        file = path / name
+        if not file.is_file():
+            raise ArtifactsError(f"{file} is missing: copy the whole directory again, or prepare it anew")
+        if storage.sha256_file(file) != digest:
+            raise ArtifactsError(
+                f"{file} is not the file that was prepared (its SHA-256 differs from {MANIFEST}): "
+                "copy the directory again, or prepare it anew"
+            )
+    return Artifacts(path, manifest, hashlib.sha256(text).hexdigest())
+
+
+def save_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`; last, because a directory with a manifest is a finished one."""
+    storage.write_text(directory / MANIFEST, json.dumps(schema.to_json(manifest), indent=2, ensure_ascii=False) + "\n")
+
+
+def _parse(file: Path, text: bytes) -> Manifest:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ArtifactsError(
+            f"{file} is not valid JSON ({error}): copy the directory again, or prepare it anew"
+        ) from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ArtifactsError(
+            f"{file} has schema version {version}, and this edgetl reads up to {SCHEMA_VERSION}: "
+            "update edgetl on this machine, or prepare with the version that runs here"
+        )
+    try:
+        return schema.from_json(Manifest, data)
+    except schema.SchemaError as error:
+        raise ArtifactsError(f"{file}: {error}: copy the directory again, or prepare it anew") from None
+
+
+def _check_name(manifest_file: Path, name: str) -> None:
+    """Refuse names that would lead out of the prepared directory."""
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name:
+        raise ArtifactsError(f"{manifest_file} lists the file {name!r}, which lies outside of its directory")

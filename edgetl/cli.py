@@ -1,0 +1,373 @@
+"""The command line: parse, call one function, print. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgetl import __version__, defaults
+from edgetl.errors import EdgetlError
+
+if TYPE_CHECKING:
+    from edgetl.console import Display
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+_threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), default=None, help="Cores to use.  [default: all available]"
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgetl")
+def main() -> None:
+    """Transfer learning on the edge: prepare with PyTorch, fine-tune and deploy without it."""
+
+
+@main.command()
+@click.argument("source")
+@click.option("--out", required=True, type=click.Path(), help="Directory to write.")
+@click.option("--labels", help="Class names, separated by commas.")
+@click.option("--labels-from", type=click.Path(), metavar="DATA", help="Data set whose folders name the classes.")
+@click.option(
+    "--classes", type=click.IntRange(min=2), help="Number of classes; finetune takes the names from its data."
+)
+@click.option("--weights", type=click.Path(), metavar="FILE", help="Weights: .safetensors, or a .pt/.pth state dict.")
+@click.option(
+    "--model-arg",
+    "model_args",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Argument for the model's constructor. Repeatable.",
+)
+@click.option(
+    "--train",
+    multiple=True,
+    default=("head",),
+    show_default=True,
+    metavar="POLICY",
+    help="Share of the network that trains. Repeatable.",
+)
+@click.option("--size", type=click.IntRange(min=1), help="Input height and width in pixels.  [default: the model's]")
+@click.option(
+    "--resize",
+    type=click.Choice(["crop", "squash"]),
+    help="Scale the shorter side and crop the centre, or scale both sides.  [default: the model's]",
+)
+@click.option(
+    "--crop-pct",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Share of the resized picture that the crop keeps.  [default: the model's]",
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["bilinear", "bicubic", "nearest"]),
+    help="How pictures are resized.  [default: the model's]",
+)
+@click.option("--mean", metavar="M[,M,M]", help="Mean per channel, for values in 0..1.  [default: the model's]")
+@click.option("--std", metavar="S[,S,S]", help="Standard deviation per channel.  [default: the model's]")
+@click.option("--force", is_flag=True, help="Replace a prepared directory at --out.")
+@_json_option
+def prepare(source: str, as_json: bool, **options: Any) -> None:
+    """Make a trainable directory from a pretrained classifier (needs PyTorch).
+
+    SOURCE is timm:NAME, FILE.py:callable or module:callable returning an nn.Module, or MODEL.onnx.
+    """
+    labels = options.pop("labels")
+    if sum(value is not None for value in (labels, options["labels_from"], options["classes"])) != 1:
+        raise click.UsageError("Give exactly one of --labels, --labels-from and --classes.")
+    names = ("size", "resize", "crop_pct", "interpolation", "mean", "std")
+    preprocessing = {name: options.pop(name) for name in names}
+    for name in ("mean", "std"):
+        preprocessing[name] = _numbers(preprocessing[name], f"--{name}")
+    options["model_args"] = dict(_key_value(item) for item in options["model_args"])
+
+    with _reporting(as_json) as display:
+        import edgetl
+
+        result = edgetl.prepare(
+            source,
+            labels=None if labels is None else labels.split(","),
+            preprocessing=preprocessing,
+            on_event=display,
+            **options,
+        )
+    shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in result.features)
+    _finish(
+        as_json,
+        result,
+        f"{result.artifacts} is ready: {result.classes} classes, {result.size_mb:.1f} MB, in {result.seconds:.0f} s",
+        f"  trains {result.trainable_parameters:,} parameters; {result.frozen_parameters:,} are frozen",
+        f"  features per picture: {shapes} ({result.feature_kb_per_image:.1f} kB)",
+        f"next: edgetl finetune {result.artifacts} DATA --out runs/{Path(result.artifacts).name}",
+    )
+
+
+@main.command()
+@click.argument("artifacts", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="Run directory to write.")
+@click.option(
+    "--val", type=click.Path(), metavar="DATA", help="Validation data; else val/ or test/ of DATA, else --val-fraction."
+)
+@click.option(
+    "--val-fraction",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    default=defaults.VAL_FRACTION,
+    show_default=True,
+    help="Share of each class kept for validation.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=defaults.EPOCHS, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=defaults.BATCH_SIZE, show_default=True)
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    default=defaults.LEARNING_RATE,
+    show_default=True,
+    help="Learning rate.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=defaults.SEED,
+    show_default=True,
+    help="Of the split and of the order of samples.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run at --out, with the result of an uninterrupted one.")
+@click.option("--force", is_flag=True, help="Replace the run at --out.")
+@click.option("--engine", type=click.Choice(["auto", "ort-training"]), default="auto", show_default=True)
+@click.option(
+    "--cache", type=click.Path(), metavar="DIR", help="Where features are kept.  [default: the user's cache folder]"
+)
+@_threads_option
+@_json_option
+def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
+    """Train ARTIFACTS on DATA, a folder with one folder of pictures per class (no PyTorch needed)."""
+    if options["resume"] and options["force"]:
+        raise click.UsageError("--resume continues a run and --force replaces it: give one of them.")
+    with _reporting(as_json, interrupted=lambda display: _how_to_resume(options["out"], display)) as display:
+        import edgetl
+
+        result = edgetl.finetune(artifacts, data, on_event=display, **options)
+    accuracy = "no validation data" if result.val_accuracy is None else f"validation accuracy {result.val_accuracy:.1%}"
+    speed = (
+        "all from the cache" if result.feature_ms_per_image is None else f"{result.feature_ms_per_image:.1f} ms each"
+    )
+    _finish(
+        as_json,
+        result,
+        f"{accuracy} (best epoch {result.best_epoch} of {result.epochs}), "
+        f"in {result.seconds:.1f} s and {result.peak_rss_mb:.0f} MB",
+        f"  {result.train_samples} pictures to train and {result.val_samples} to validate, "
+        f"{len(result.rejected)} left out",
+        f"  features {result.feature_seconds:.1f} s ({speed}), training {result.training_seconds:.1f} s, "
+        f"engine {result.engine}",
+        f"  the run lies in {result.run}",
+        f"next: edgetl deploy {result.run} --out model.onnx",
+    )
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="ONNX file to write.")
+@click.option(
+    "--artifacts",
+    type=click.Path(),
+    metavar="DIR",
+    help="Where the prepared directory lies now.  [default: where it lay during training]",
+)
+@_threads_option
+@_json_option
+def deploy(run: str, as_json: bool, **options: Any) -> None:
+    """Write RUN's best model as one ONNX file, pictures in and probabilities out, and verify it."""
+    with _reporting(as_json) as display:
+        import edgetl
+
+        result = edgetl.deploy(run, on_event=display, **options)
+    _finish(
+        as_json,
+        result,
+        f"{result.model} is ready: {result.size_mb:.1f} MB, opset {result.opset}, IR {result.ir_version}",
+        f"  verified on {result.verified_samples} pictures: logits differ by {result.largest_difference:.1e} at most, "
+        f"accuracy {result.accuracy:.1%}",
+        f"next: edgetl predict {result.model} PICTURE",
+    )
+
+
+@main.command()
+@click.argument("model", type=click.Path())
+@click.argument("data", type=click.Path())
+@_threads_option
+@_json_option
+def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
+    """Measure MODEL, a deployed file, on DATA, a folder with one folder of pictures per class."""
+    with _reporting(as_json) as display:
+        import edgetl
+
+        result = edgetl.evaluate(model, data, on_event=display, **options)
+    width = max(map(len, result.recall))
+    _finish(
+        as_json,
+        result,
+        f"accuracy {result.accuracy:.1%} ({result.correct} of {result.samples} pictures in {result.data})",
+        *(f"  {name:<{width}}  {recall:6.1%}  {'█' * round(20 * recall)}" for name, recall in result.recall.items()),
+        f"  {result.ms_per_image:.1f} ms per picture with {result.threads} threads, "
+        f"{result.peak_rss_mb:.0f} MB, {len(result.rejected)} left out",
+    )
+
+
+@main.command()
+@click.argument("model", type=click.Path())
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(), metavar="INPUT...")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=defaults.TOP, show_default=True, help="Classes to show per picture."
+)
+@_threads_option
+@_json_option
+def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Classify pictures, or folders of pictures, with MODEL, a deployed file."""
+    with _reporting(as_json) as display:
+        import edgetl
+
+        results = edgetl.predict(model, inputs, on_event=display, **options)
+    lines = [f"{item.input}: " + ", ".join(f"{label} {p:.1%}" for label, p in item.top) for item in results]
+    _finish(as_json, {"model": model, "predictions": results}, *lines)
+
+
+@main.command()
+@click.argument("path", type=click.Path())
+@_json_option
+def inspect(path: str, as_json: bool) -> None:
+    """Describe a prepared directory, a run, or a deployed model."""
+    with _reporting(as_json):
+        import edgetl
+
+        found = edgetl.describe(path)
+    _finish(as_json, found, *_outline(found))
+
+
+@main.command()
+@click.option(
+    "--out", type=click.Path(), help="Keep what the demo makes in this directory.  [default: a temporary one]"
+)
+@_json_option
+def demo(out: str | None, as_json: bool) -> None:
+    """The whole story in a minute, offline: learn handwritten digits from a few examples each."""
+    with _reporting(as_json) as display:
+        from edgetl.demo import draw, run_demo
+
+        result = run_demo(out, on_event=display)
+    if not as_json:
+        draw(result)
+    _finish(as_json, result)
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers", param_hint=option) from None
+
+
+def _key_value(item: str) -> tuple[str, Any]:
+    import ast
+
+    key, separator, value = item.partition("=")
+    if not separator or not key:
+        raise click.BadParameter(f"{item!r} is not KEY=VALUE", param_hint="--model-arg")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+@contextlib.contextmanager
+def _reporting(as_json: bool, *, interrupted: Callable[[Display], str] | None = None) -> Iterator[Display]:
+    """Draw events on stderr, and end errors that a user can cause with one sentence and status 1."""
+    from edgetl.console import Display
+
+    display = Display()
+    try:
+        with display:
+            yield display
+    except EdgetlError as error:
+        _fail(str(error), as_json)
+    except KeyboardInterrupt:
+        _fail(interrupted(display) if interrupted else "interrupted", as_json)
+    except OSError as error:
+        _fail(_disk_error(error), as_json)
+
+
+def _disk_error(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full{where}: make space and repeat the command; "
+            "what was finished is kept (finetune: add --resume)"
+        )
+    return f"{error.strerror or error}{where}"
+
+
+def _how_to_resume(out: str, display: Display) -> str:
+    import shlex
+
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--force")]
+    command = shlex.join(["edgetl", *arguments, "--resume"])
+    done = (
+        f"after epoch {display.finished_epochs}" if display.finished_epochs else "before the first epoch was finished"
+    )
+    return f"interrupted {done}; nothing finished is lost. Continue with: {command}"
+
+
+def _fail(message: str, as_json: bool) -> None:
+    click.echo(f"Error: {message}", err=True)
+    if as_json:
+        click.echo(json.dumps({"error": message}, ensure_ascii=False))
+    raise SystemExit(1)
+
+
+def _finish(as_json: bool, result: Any, *lines: str) -> None:
+    if as_json:
+        from edgetl.schema import to_json
+
+        click.echo(json.dumps(to_json(result), ensure_ascii=False))
+        return
+    for line in lines:
+        click.echo(line)
+
+
+def _outline(value: Any, indent: int = 0) -> Iterator[str]:
+    """Nested plain values as indented lines; long lists of numbers or records are cut."""
+    for key, item in value.items():
+        pad = "  " * indent
+        if isinstance(item, dict):
+            yield f"{pad}{key}:"
+            yield from _outline(item, indent + 1)
+        elif isinstance(item, list) and item and isinstance(item[0], dict):
+            yield f"{pad}{key}:"
+            for entry in item[-10:]:
+                yield f"{pad}  " + "  ".join(f"{k}={_short(v)}" for k, v in entry.items())
+        else:
+            yield f"{pad}{key}: {_short(item)}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""How the command line shows events: live bars in a terminal, plain lines elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from edgetl.events import EpochEnd, EpochProgress, Event, FeatureProgress, Note, Stage
+
+_REDRAW_SECONDS = 0.1
+
+
+class Display:
+    """Receives events inside a `with` statement."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live = self._console.is_terminal
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._stage = ""
+        self._task: Any = None
+        self._drawn = 0.0
+        self.finished_epochs = 0
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Stage(text):
+                self._begin(text, total=None)
+                if not self._live:
+                    self._console.print(f"{text} …")
+            case Note(text):
+                self._console.print(Text(f"note: {text}", style="yellow"))
+            case FeatureProgress(done, total, reused):
+                detail = f"({reused} from the cache)" if reused else ""
+                self._update(done, total, detail, last=done == total)
+                if done == total and self._stage == "features":
+                    self._console.print(f"features of {total} pictures ready {detail}".rstrip())
+            case EpochProgress(epoch, epochs, step, steps, loss):
+                self._update((epoch - 1) * steps + step, epochs * steps, f"epoch {epoch}/{epochs} loss {loss:.4f}")
+            case EpochEnd(epoch, epochs, train_loss, _, val_loss, val_accuracy):
+                self.finished_epochs = epoch
+                line = f"epoch {epoch:>{len(str(epochs))}}/{epochs}  loss {train_loss:.4f}"
+                if val_accuracy is not None:
+                    line += f"  val loss {val_loss:.4f}  val accuracy {val_accuracy:6.1%}"
+                self._console.print(line)
+
+    def _begin(self, text: str, total: int | None) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._stage = text
+        self._task = self._progress.add_task(text, total=total, detail="")
+
+    def _update(self, done: int, total: int, detail: str, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if self._task is None or not self._live or (now - self._drawn < _REDRAW_SECONDS and not last):
+            return
+        self._drawn = now
+        self._progress.update(self._task, completed=done, total=total, detail=detail)
+
+
+class _RateColumn(ProgressColumn):
+    """Completed items per second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate as text."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None or task.total is None else f"{speed:.0f}/s", style="cyan")

@@ -1,0 +1,18 @@
+"""The defaults of every command and function, in one place."""
+
+EPOCHS = 10
+BATCH_SIZE = 32
+LEARNING_RATE = 1e-3
+SEED = 0
+VAL_FRACTION = 0.2
+TOP = 3
+
+OPSET = 18  # the first with an antialiasing Resize; onnxruntime reads it since 1.14
+IR_VERSION = 8  # the one that came with opset 18; onnxruntime 1.19 stops at 10
+
+ADAMW_BETAS = (0.9, 0.999)  # these four are torch.optim.AdamW's
+ADAMW_EPSILON = 1e-8
+ADAMW_WEIGHT_DECAY = 0.01
+
+MAX_PIXELS = 100_000_000  # a picture that declares more is refused before memory is taken
+EVAL_BATCH_SIZE = 256  # features per call when nothing is trained

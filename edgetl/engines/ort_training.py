@@ -1,0 +1,121 @@
+"""onnxruntime-training: ONNX Runtime's own Module and Optimizer over its own training artifacts."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgetl.artifacts import (
+    ORT_CHECKPOINT,
+    ORT_EVAL_MODEL,
+    ORT_OPTIMIZER_MODEL,
+    ORT_TRAINING_MODEL,
+    Artifacts,
+)
+from edgetl.engines.base import check_batch
+from edgetl.errors import EngineError
+from edgetl.runtime import import_onnxruntime
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def import_training_api() -> Any:
+    """Import `onnxruntime.training.api` without its parent package, whose import pulls in torch.
+
+    Python runs a parent package before its submodule; an empty module with the right `__path__`
+    takes the parent's place, unless the real one is loaded already.
+    """
+    ort = import_onnxruntime()
+    parent = "onnxruntime.training"
+    if parent not in sys.modules:
+        stand_in = types.ModuleType(parent)
+        stand_in.__path__ = [str(Path(ort.__file__).parent / "training")]
+        sys.modules[parent] = stand_in
+        try:
+            import onnxruntime.training.api as api
+        finally:
+            # whoever imports the real package later shall get it
+            del sys.modules[parent]
+        return api
+    import onnxruntime.training.api as api
+
+    return api
+
+
+class OrtTrainingEngine:
+    """See `edgetl.engines.base.Engine`."""
+
+    name = "ort-training"
+    provider = "CPUExecutionProvider"
+
+    def __init__(self, artifacts: Artifacts, state: bytes | None, *, threads: int) -> None:
+        self._manifest = artifacts.manifest
+        self._api = import_training_api()
+        options = import_onnxruntime().SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._checkpoint = self._load(artifacts, state)
+            self._module = self._api.Module(
+                os.fspath(artifacts.file(ORT_TRAINING_MODEL)),
+                self._checkpoint,
+                os.fspath(artifacts.file(ORT_EVAL_MODEL)),
+                session_options=options,
+            )
+            self._optimizer = self._api.Optimizer(os.fspath(artifacts.file(ORT_OPTIMIZER_MODEL)), self._module)
+        except RuntimeError as error:
+            raise EngineError(f"onnxruntime-training cannot open {artifacts.path}: {error}") from None
+
+    def train_step(self, features: Sequence[NDArray[Any]], targets: NDArray[np.int64], learning_rate: float) -> float:
+        """One AdamW step; see `Engine.train_step`."""
+        check_batch(self._manifest, features, targets)
+        self._module.train()
+        loss = self._module(*features, targets)[0]
+        # set at every step: a checkpoint restores the moments, but resets the rate to 0.001
+        self._optimizer.set_learning_rate(learning_rate)
+        self._optimizer.step()
+        self._module.lazy_reset_grad()
+        return float(loss)
+
+    def evaluate(
+        self, features: Sequence[NDArray[Any]], targets: NDArray[np.int64]
+    ) -> tuple[float, NDArray[np.float32]]:
+        """See `Engine.evaluate`."""
+        check_batch(self._manifest, features, targets)
+        self._module.eval()
+        loss, logits = self._module(*features, targets)
+        return float(loss), logits
+
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """See `Engine.parameters`."""
+        trainable = {spec.name for spec in self._manifest.trainable}
+        return {name: parameter.data.copy() for name, parameter in self._checkpoint.parameters if name in trainable}
+
+    def state(self) -> bytes:
+        """The bytes of an ONNX Runtime checkpoint with its optimizer state."""
+        with tempfile.TemporaryDirectory(prefix="edgetl-") as directory:
+            file = Path(directory) / "checkpoint"
+            try:
+                self._api.CheckpointState.save_checkpoint(self._checkpoint, os.fspath(file), True)
+            except RuntimeError as error:
+                raise EngineError(
+                    f"the optimizer's state cannot be written to {directory}: make space there ({error})"
+                ) from None
+            return file.read_bytes()
+
+    def _load(self, artifacts: Artifacts, state: bytes | None) -> Any:
+        load = self._api.CheckpointState.load_checkpoint
+        if state is None:
+            return load(os.fspath(artifacts.file(ORT_CHECKPOINT)))
+        with tempfile.TemporaryDirectory(prefix="edgetl-") as directory:
+            file = Path(directory) / "checkpoint"
+            file.write_bytes(state)
+            return load(os.fspath(file))

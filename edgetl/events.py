@@ -1,0 +1,64 @@
+"""What a long call tells its caller while it works.
+
+Every long function takes `on_event`, a callable that receives one of these records. The default
+ignores them; the command line draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A new part of the work begins; `text` says which."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the user should know; the work goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class FeatureProgress:
+    """`done` of `total` samples have their features, `reused` of them from the cache."""
+
+    done: int
+    total: int
+    reused: int
+
+
+@dataclass(frozen=True)
+class EpochProgress:
+    """Within an epoch: `step` of `steps` are done; `loss` is the mean over them."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """An epoch is finished and its checkpoint is on the disk. Without validation data the last two are None."""
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    seconds: float
+    val_loss: float | None
+    val_accuracy: float | None
+
+
+Event = Stage | Note | FeatureProgress | EpochProgress | EpochEnd
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The default receiver: does nothing."""

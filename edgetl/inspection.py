@@ -1,0 +1,46 @@
+"""describe(): what a prepared directory, a run or a deployed model is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgetl import schema
+from edgetl.artifacts import MANIFEST, load_artifacts
+from edgetl.deployed import DeployedModel
+from edgetl.errors import EdgetlError
+from edgetl.run import ARGS, LAST, Run
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Return a description of `path` as plain JSON types; `kind` is artifacts, run or model.
+
+    Raises:
+        EdgetlError: it is none of the three, or damaged.
+    """
+    target = Path(path)
+    if (target / MANIFEST).is_file():
+        artifacts = load_artifacts(target)
+        manifest = schema.to_json(artifacts.manifest)
+        manifest["files"] = {
+            name: {"sha256": digest, "bytes": artifacts.file(name).stat().st_size}
+            for name, digest in artifacts.manifest.files.items()
+        }
+        return {"kind": "artifacts", "path": str(target), "sha256": artifacts.sha256, **manifest}
+    if (target / ARGS).is_file():
+        run = Run(target)
+        last = run.read_checkpoint(LAST)
+        return {
+            "kind": "run",
+            "path": str(target),
+            "args": schema.to_json(run.read_args()),
+            "finished_epochs": last.epoch if last else 0,
+            "history": schema.to_json(last.history if last else ()),
+            "metrics": run.read_metrics(),
+        }
+    if target.is_file():
+        model = DeployedModel(target)
+        return {"kind": "model", "path": str(target), "bytes": target.stat().st_size, **model.provenance}
+    if not target.exists():
+        raise EdgetlError(f"{target} does not exist: give a prepared directory, a run, or a deployed model")
+    raise EdgetlError(f"{target} is no prepared directory, no run and no deployed model")

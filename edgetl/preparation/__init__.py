@@ -1,0 +1,172 @@
+"""prepare(): a pretrained classifier to a directory that a device can train. Workstation only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import edgetl
+from edgetl import defaults, runtime, storage
+from edgetl.artifacts import (
+    BACKBONE,
+    MANIFEST,
+    PREPROCESS,
+    SCHEMA_VERSION,
+    TRAINABLE,
+    Manifest,
+    Optimizer,
+    Preprocessing,
+    TensorSpec,
+    save_manifest,
+)
+from edgetl.data.folder import find_split, open_folder
+from edgetl.errors import EdgetlError, ModelError
+from edgetl.events import OnEvent, Stage, ignore
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """The directory that was written, and what trains in it.
+
+    Attributes:
+        labels: class names; empty if only their number is known.
+        features: the boundary's tensors with their shape per image.
+        feature_kb_per_image: what the cache keeps for each image, 10^3 bytes.
+        trainable_parameters, frozen_parameters: numbers of elements.
+    """
+
+    artifacts: str
+    labels: tuple[str, ...]
+    classes: int
+    features: tuple[TensorSpec, ...]
+    feature_kb_per_image: float
+    trainable_parameters: int
+    frozen_parameters: int
+    preprocessing: Preprocessing
+    size_mb: float
+    seconds: float
+    peak_rss_mb: float
+
+
+def prepare(
+    source: str,
+    *,
+    out: str | Path,
+    labels: Sequence[str] | None = None,
+    labels_from: str | Path | None = None,
+    classes: int | None = None,
+    weights: str | Path | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    train: Sequence[str] = ("head",),
+    preprocessing: Mapping[str, Any] | None = None,
+    force: bool = False,
+    on_event: OnEvent = ignore,
+) -> PrepareResult:
+    """Load a pretrained classifier, give it a new head, cut it, and write everything a device needs.
+
+    Args:
+        source: `timm:NAME`, `FILE.py:callable` or `module:callable` returning an `nn.Module`, or
+            `MODEL.onnx`.
+        out: the directory to write.
+        labels: class names; or `labels_from`, a data set whose folders name them; or `classes`,
+            their number alone. Exactly one of the three.
+        weights: a `.safetensors` file, or a `.pt`/`.pth` state dict (read without executing pickle).
+        model_args: keyword arguments for the function that makes the model.
+        train: which share trains; `head`.
+        preprocessing: fields of `edgetl.artifacts.Preprocessing` that replace the model's own, and
+            `size` (pixels, or height and width) and `crop_pct` for convenience.
+        force: replace a prepared directory at `out`.
+
+    Raises:
+        EdgetlError: with one sentence for each thing a user can cause.
+    """
+    started = time.monotonic()
+    target = Path(out)
+    names, count = _labels(labels, labels_from, classes)
+    storage.refuse_existing(target, force=force, marker=MANIFEST)
+
+    from edgetl.preparation import gradients, heads, policy, split
+    from edgetl.preparation.preprocess import build_preprocess
+    from edgetl.preparation.sources import load_source
+
+    on_event(Stage("loading and exporting"))
+    loaded = load_source(source, weights=weights, model_args=model_args or {}, overrides=preprocessing or {})
+    on_event(Stage("cutting"))
+    network = heads.replace_head(loaded.model, count)
+    trainable = policy.trainable_parameters(network, train)
+    parts = split.split(network.model, trainable, image=loaded.preprocessing)
+
+    with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
+        build_preprocess(loaded.preprocessing, parts.input.name, directory / PREPROCESS)
+        if parts.backbone is not None:
+            (directory / BACKBONE).write_bytes(parts.backbone.SerializeToString())
+        (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
+        on_event(Stage("generating gradients"))
+        optimizer = Optimizer("adamw", defaults.ADAMW_BETAS, defaults.ADAMW_EPSILON, defaults.ADAMW_WEIGHT_DECAY)
+        gradients.generate(parts.trainable, trainable, optimizer, directory)
+        files = sorted(file for file in directory.rglob("*") if file.is_file())
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            edgetl_version=edgetl.__version__,
+            source=loaded.source,
+            task="classification",
+            labels=names,
+            classes=count,
+            preprocessing=loaded.preprocessing,
+            input=parts.input,
+            features=parts.features,
+            policy=tuple(train),
+            trainable=parts.parameters,
+            frozen_parameters=parts.frozen_elements,
+            loss="cross_entropy",
+            optimizer=optimizer,
+            opset=defaults.OPSET,
+            ir_version=defaults.IR_VERSION,
+            files={file.relative_to(directory).as_posix(): storage.sha256_file(file) for file in files},
+        )
+        save_manifest(directory, manifest)
+        size = sum(file.stat().st_size for file in files)
+    return PrepareResult(
+        artifacts=str(target),
+        labels=names,
+        classes=count,
+        features=parts.features,
+        feature_kb_per_image=sum(4 * _elements(spec) for spec in parts.features) / 1e3,
+        trainable_parameters=sum(_elements(spec) for spec in parts.parameters),
+        frozen_parameters=parts.frozen_elements,
+        preprocessing=loaded.preprocessing,
+        size_mb=size / 1e6,
+        seconds=time.monotonic() - started,
+        peak_rss_mb=runtime.peak_rss_mb(),
+    )
+
+
+def _labels(
+    labels: Sequence[str] | None, labels_from: str | Path | None, classes: int | None
+) -> tuple[tuple[str, ...], int]:
+    given = [value is not None for value in (labels, labels_from, classes)]
+    if sum(given) != 1:
+        raise EdgetlError("give exactly one of --labels, --labels-from and --classes")
+    if labels_from is not None:
+        names = open_folder(find_split(Path(labels_from)).train).labels
+    else:
+        names = tuple(name.strip() for name in labels or ())
+    if any(not name for name in names) or len(set(names)) != len(names):
+        raise ModelError(f"--labels holds an empty or repeated name: {', '.join(names)}")
+    count = classes if classes is not None else len(names)
+    if count < 2:
+        raise ModelError(f"a classifier needs at least two classes, not {count}")
+    return names, count
+
+
+def _elements(spec: TensorSpec) -> int:
+    product = 1
+    for size in spec.shape:
+        product *= size
+    return product
+
+
+__all__ = ["PrepareResult", "prepare"]

@@ -1,0 +1,95 @@
+"""ONNX Runtime's training artifacts for the trainable part."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx
+
+from edgetl import defaults
+from edgetl.artifacts import ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL, ORT_TRAINING_MODEL, Optimizer
+from edgetl.errors import EngineError, ModelError
+from edgetl.preparation.heads import BATCH_LOGITS
+from edgetl.runtime import import_onnxruntime
+
+
+def generate(trainable: onnx.ModelProto, parameters: Sequence[str], optimizer: Optimizer, directory: Path) -> None:
+    """Write `ort/{training_model,eval_model,optimizer_model}.onnx` and `ort/checkpoint` below `directory`.
+
+    The training model takes the features and `labels` (`[N]` int64) and gives the mean cross-entropy
+    and the logits.
+
+    Raises:
+        EngineError: onnxruntime-training is not installed.
+        ModelError: an operator behind the boundary has no gradient.
+    """
+    import_onnxruntime()
+    try:
+        with _quiet():
+            from onnxruntime.training import artifacts
+    except ImportError as error:
+        raise EngineError(
+            f"prepare needs onnxruntime-training ({error}): in a fresh environment, pip install 'edgetl[prepare]'"
+        ) from None
+
+    target = directory / "ort"
+    target.mkdir()
+    try:
+        with _quiet() as log:
+            artifacts.generate_artifacts(
+                trainable,
+                requires_grad=list(parameters),
+                frozen_params=[],
+                loss=artifacts.LossType.CrossEntropyLoss,
+                optimizer=artifacts.OptimType.AdamW,
+                artifact_directory=target,
+                additional_output_names=[BATCH_LOGITS],
+            )
+    except Exception as error:  # onnxruntime raises RuntimeError and bare exceptions alike
+        raise ModelError(f"onnxruntime-training cannot differentiate this model: {error or log}") from None
+    for name in (ORT_TRAINING_MODEL, ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL):
+        model = onnx.load(directory / name)
+        # onnx writes the newest IR version it knows; onnxruntime-training 1.19.2 stops at 10
+        model.ir_version = defaults.IR_VERSION
+        if name == ORT_OPTIMIZER_MODEL:
+            _set_optimizer(model, optimizer)
+        onnx.save(model, directory / name)
+
+
+def _set_optimizer(model: onnx.ModelProto, optimizer: Optimizer) -> None:
+    """Give AdamW the arithmetic and the settings of torch.optim.AdamW.
+
+    `adam_mode` 0 is torch's order (decay first, epsilon outside of the corrected root); 1, which
+    ONNX Runtime writes, is the order of Transformers' AdamW.
+    """
+    (node,) = (node for node in model.graph.node if node.op_type == "AdamWOptimizer")
+    values = {
+        "adam_mode": 0,
+        "alpha": optimizer.betas[0],
+        "beta": optimizer.betas[1],
+        "epsilon": optimizer.epsilon,
+        "weight_decay": optimizer.weight_decay,
+    }
+    for attribute in node.attribute:
+        if attribute.name in values:
+            attribute.CopyFrom(onnx.helper.make_attribute(attribute.name, values[attribute.name]))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[str]:
+    """Keep ONNX Runtime's C++ log, which has no switch here, out of the terminal."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield "see the log"
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)

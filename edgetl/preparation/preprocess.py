@@ -1,0 +1,132 @@
+"""preprocess.onnx: an upright RGB picture of any size to the network's input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from edgetl.artifacts import Preprocessing
+from edgetl.deployed import IMAGE
+from edgetl.errors import ModelError
+from edgetl.graphs import make_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MODES = {"bilinear": "linear", "bicubic": "cubic", "nearest": "nearest"}
+_PREFIX = "preprocess/"
+
+
+def build_preprocess(spec: Preprocessing, output: str, file: Path) -> None:
+    """Write the graph `image` `[height, width, 3]` uint8 → `output` `[1, C, H, W]` float32.
+
+    Everything up to the crop is done on uint8 with antialiasing, as Pillow does it: the picture is
+    rounded to 0..255 after resizing, and memory stays a quarter of what floats would take. Sizes
+    are torchvision's: of the longer side, the integer part; of the crop's corner, half to even.
+
+    Raises:
+        ModelError: the specification asks for something that does not exist.
+    """
+    if spec.interpolation not in _MODES:
+        raise ModelError(f"interpolation {spec.interpolation!r} is not known: choose from {', '.join(_MODES)}")
+    if spec.resize not in ("crop", "squash"):
+        raise ModelError(f"resize {spec.resize!r} is not known: choose crop or squash")
+    if spec.channels not in (1, 3) or len(spec.mean) != spec.channels or len(spec.std) != spec.channels:
+        raise ModelError(
+            f"a picture has 1 or 3 channels, each with a mean and a standard deviation; got {spec.channels} channels, "
+            f"mean {list(spec.mean)} and std {list(spec.std)}"
+        )
+    if spec.resize == "crop" and spec.resize_size < max(spec.height, spec.width):
+        raise ModelError(
+            f"pictures resized to {spec.resize_size} cannot be cropped to {spec.height}×{spec.width}: "
+            "use a crop percentage of at most 1"
+        )
+    graph = _Builder()
+    pixels = graph.add("Transpose", [IMAGE], perm=[2, 0, 1])
+    pixels = graph.add("Unsqueeze", [pixels, graph.integers(0)])
+    if spec.channels == 1:
+        pixels = _luminance(graph, pixels)
+    pixels = _resize(graph, pixels, spec)
+    if spec.resize == "crop":
+        pixels = _center_crop(graph, pixels, spec)
+    values = graph.add("Cast", [pixels], to=TensorProto.FLOAT)
+    mean, std = (np.array(v, np.float64).reshape(1, -1, 1, 1) for v in (spec.mean, spec.std))
+    values = graph.add("Mul", [values, graph.constant((1 / (255 * std)).astype(np.float32))])
+    graph.add("Add", [values, graph.constant((-mean / std).astype(np.float32))], output=output)
+    model = make_model(
+        helper.make_graph(
+            graph.nodes,
+            "preprocess",
+            [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["height", "width", 3])],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, spec.channels, spec.height, spec.width])],
+            initializer=graph.constants,
+        )
+    )
+    onnx.checker.check_model(model)
+    file.write_bytes(model.SerializeToString())
+
+
+class _Builder:
+    """Nodes and constants under names of their own."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def add(self, op: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
+        name = output or f"{_PREFIX}{len(self.nodes)}_{op.lower()}"
+        self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
+        return name
+
+    def constant(self, value: NDArray[Any]) -> str:
+        name = f"{_PREFIX}constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def integers(self, *values: int) -> str:
+        return self.constant(np.array(values, np.int64))
+
+
+def _luminance(graph: _Builder, pixels: str) -> str:
+    """Grey as Pillow computes it: (19595 R + 38470 G + 7471 B + 2^15) / 2^16, ITU-R 601-2 in fixed point."""
+    wide = graph.add("Cast", [pixels], to=TensorProto.INT32)
+    weights = np.array([19595, 38470, 7471], np.int32).reshape(1, 3, 1, 1)
+    weighted = graph.add("Mul", [wide, graph.constant(weights)])
+    total = graph.add("ReduceSum", [weighted, graph.integers(1)], keepdims=1)
+    rounded = graph.add("Add", [total, graph.constant(np.array(1 << 15, np.int32))])
+    grey = graph.add("Div", [rounded, graph.constant(np.array(1 << 16, np.int32))])
+    return graph.add("Cast", [grey], to=TensorProto.UINT8)
+
+
+def _resize(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
+    if spec.resize == "squash":
+        sizes = graph.integers(spec.height, spec.width)
+    else:
+        size = graph.add("Shape", [IMAGE], start=0, end=2)
+        shorter = graph.add("ReduceMin", [size, graph.integers(0)], keepdims=1)
+        scaled = graph.add("Mul", [size, graph.integers(spec.resize_size)])
+        sizes = graph.add("Div", [scaled, shorter])
+    whole = graph.add("Concat", [graph.integers(1, spec.channels), sizes], axis=0)
+    attributes: dict[str, Any] = {"mode": _MODES[spec.interpolation], "coordinate_transformation_mode": "half_pixel"}
+    if spec.interpolation == "nearest":
+        attributes["nearest_mode"] = "floor"
+        attributes["coordinate_transformation_mode"] = "asymmetric"
+    else:
+        attributes["antialias"] = 1
+    if spec.interpolation == "bicubic":
+        attributes["cubic_coeff_a"] = -0.5  # Pillow's; ONNX's default is -0.75
+    return graph.add("Resize", [pixels, "", "", whole], **attributes)
+
+
+def _center_crop(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
+    size = graph.add("Shape", [pixels], start=2, end=4)
+    crop = graph.integers(spec.height, spec.width)
+    rest = graph.add("Cast", [graph.add("Sub", [size, crop])], to=TensorProto.FLOAT)
+    half = graph.add("Mul", [rest, graph.constant(np.array(0.5, np.float32))])
+    corner = graph.add("Cast", [graph.add("Round", [half])], to=TensorProto.INT64)
+    end = graph.add("Add", [corner, crop])
+    return graph.add("Slice", [pixels, corner, end, graph.integers(2, 3)])

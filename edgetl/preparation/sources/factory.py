@@ -1,0 +1,75 @@
+"""FILE.py:callable or module:callable: a Python function that returns a network."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from edgetl.artifacts import Preprocessing
+from edgetl.errors import ModelError
+from edgetl.preparation.sources.timm_model import preprocessing_of
+from edgetl.preparation.sources.weights import load_weights
+
+
+def load(spec: str, weights: str | Path | None, model_args: Mapping[str, Any]) -> tuple[nn.Module, Preprocessing]:
+    """Call the function and take the network it returns.
+
+    The preprocessing is the network's `pretrained_cfg` if it has one (as timm's networks do), else
+    224×224 with ImageNet's mean and standard deviation, or 0.5 and 0.5 for a one-channel network.
+
+    Raises:
+        ModelError: it cannot be imported, called, or returns something else.
+    """
+    where, _, name = spec.rpartition(":")
+    module = _import(where)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ModelError(f"{where} has no function {name!r}")
+    try:
+        network = function(**model_args)
+    except Exception as error:
+        raise ModelError(f"{spec} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"{spec} returned a {type(network).__name__}, not a torch.nn.Module")
+    if weights is not None:
+        load_weights(network, weights)
+    return network, _preprocessing(network)
+
+
+def _import(where: str) -> ModuleType:
+    try:
+        if not where.endswith(".py"):
+            return importlib.import_module(where)
+        file = Path(where).resolve()
+        if not file.is_file():
+            raise ModelError(f"{where} does not exist")
+        found = importlib.util.spec_from_file_location(f"edgetl_source_{file.stem}", file)
+        if found is None or found.loader is None:
+            raise ModelError(f"{where} is not a Python file")
+        module = importlib.util.module_from_spec(found)
+        sys.modules[found.name] = module
+        sys.path.insert(0, str(file.parent))
+        try:
+            found.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(file.parent))
+        return module
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _preprocessing(network: nn.Module) -> Preprocessing:
+    config = getattr(network, "pretrained_cfg", None)
+    if isinstance(config, Mapping) and "input_size" in config:
+        return preprocessing_of(config)
+    channels = next((layer.in_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)), 3)
+    return Preprocessing(channels=1, mean=(0.5,), std=(0.5,)) if channels == 1 else Preprocessing()

@@ -1,0 +1,43 @@
+"""Weights from a file, without executing anything in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgetl.errors import ModelError
+
+
+def load_weights(module: nn.Module, file: str | Path) -> None:
+    """Load a `.safetensors` file or a `.pt`/`.pth`/`.bin` state dict into `module`.
+
+    Raises:
+        ModelError: the file is not readable, would execute code, or does not fit the network.
+    """
+    path = Path(file)
+    try:
+        if path.suffix == ".safetensors":
+            try:
+                from safetensors.torch import load_file
+            except ImportError:
+                raise ModelError("safetensors is not installed: pip install 'edgetl[zoo]'") from None
+            state: object = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
+    except Exception as error:  # both readers raise errors of their own
+        raise ModelError(f"--weights {path} cannot be read: {error}") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict):
+        raise ModelError(f"--weights {path} holds a {type(state).__name__}, not a state dict")
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise ModelError(
+            f"--weights {path} does not fit the network: {' '.join(line.strip() for line in lines[1:4])}"
+        ) from None

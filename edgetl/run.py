@@ -1,0 +1,257 @@
+"""A run on the disk: what was asked for, what happened, and the parameters that came out.
+
+```
+RUN/
+  args.yaml        everything needed to repeat it
+  samples.json     which files were used, by content hash, and how they were split
+  results.csv      one line per finished epoch
+  metrics.json     the summary, written when training ends
+  validation.npz   the engine's own logits on the validation data with the best weights
+  weights/best.npz, weights/last.npz
+```
+
+Every file is written aside and renamed. An epoch is finished when `weights/last.npz` names it; a
+process that dies at any other moment costs that epoch and nothing else.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgetl import schema, storage
+from edgetl.errors import RunError
+from edgetl.events import EpochEnd
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ARGS = "args.yaml"
+SAMPLES = "samples.json"
+RESULTS = "results.csv"
+METRICS = "metrics.json"
+VALIDATION = "validation.npz"
+BEST = "weights/best.npz"
+LAST = "weights/last.npz"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """What a run was asked to do. `epochs` may grow when it is resumed; nothing else may change."""
+
+    edgetl_version: str
+    artifacts: str
+    artifacts_sha256: str
+    data: str
+    val: str | None
+    val_fraction: float
+    labels: tuple[str, ...]
+    epochs: int
+    batch_size: int
+    lr: float
+    seed: int
+    engine: str
+
+
+@dataclass(frozen=True)
+class RunSamples:
+    """The files a run used: content hashes and class indices, and the paths of the validation files."""
+
+    train_digests: tuple[str, ...]
+    train_labels: tuple[int, ...]
+    val_digests: tuple[str, ...]
+    val_labels: tuple[int, ...]
+    val_paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Parameters and optimizer state at the end of an epoch (0: before the first), and the history so far."""
+
+    epoch: int
+    parameters: dict[str, NDArray[np.float32]]
+    engine_state: bytes
+    history: tuple[EpochEnd, ...]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the engine itself computed with the best weights.
+
+    Attributes:
+        paths: the files, absolute.
+        digests: their content hashes.
+        labels: `[N]` int64.
+        logits: `[N, classes]` float32.
+    """
+
+    paths: tuple[str, ...]
+    digests: tuple[str, ...]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory."""
+
+    path: Path
+
+    def lock(self) -> Any:
+        """Return a context manager that keeps other processes from writing to this run."""
+        return storage.locked(self.path / LOCK, f"the run {self.path}")
+
+    def write_args(self, args: RunArgs) -> None:
+        """Write `args.yaml` (each value in JSON notation, which YAML contains)."""
+        lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in schema.to_json(args).items()]
+        storage.write_text(self.path / ARGS, "\n".join(lines) + "\n")
+
+    def read_args(self) -> RunArgs:
+        """Read `args.yaml` as `write_args` wrote it.
+
+        Raises:
+            RunError: it is missing or not readable.
+        """
+        file = self.path / ARGS
+        if not file.is_file():
+            raise RunError(f"{self.path} is not a run (it holds no {ARGS}): make one with 'edgetl finetune'")
+        try:
+            lines = [line.partition(": ") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return schema.from_json(RunArgs, {name: json.loads(value) for name, _, value in lines})
+        except (ValueError, schema.SchemaError) as error:
+            raise RunError(f"{file} is damaged ({error}): start the run anew with --force") from None
+
+    def write_samples(self, samples: RunSamples) -> None:
+        """Write `samples.json`."""
+        storage.write_text(self.path / SAMPLES, json.dumps(schema.to_json(samples), ensure_ascii=False) + "\n")
+
+    def read_samples(self) -> RunSamples | None:
+        """Read `samples.json`; None if the run was interrupted before it was written.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        file = self.path / SAMPLES
+        if not file.is_file():
+            return None
+        try:
+            return schema.from_json(RunSamples, json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, schema.SchemaError) as error:
+            raise RunError(f"{file} is damaged ({error}): start the run anew with --force") from None
+
+    def write_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
+        """Write `weights/best.npz` or `weights/last.npz` (name: `BEST` or `LAST`)."""
+        meta = {"epoch": checkpoint.epoch, "history": schema.to_json(checkpoint.history)}
+        arrays: dict[str, NDArray[Any]] = {f"parameters/{key}": v for key, v in checkpoint.parameters.items()}
+        arrays["engine_state"] = np.frombuffer(checkpoint.engine_state, dtype=np.uint8)
+        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
+        _write_npz(self.path / name, arrays)
+
+    def read_checkpoint(self, name: str) -> Checkpoint | None:
+        """Read a checkpoint; None if there is none yet.
+
+        Raises:
+            RunError: it is damaged (the archive's checksums do not match, or parts are missing).
+        """
+        file = self.path / name
+        if not file.is_file():
+            return None
+        arrays = _read_npz(file)
+        try:
+            meta = json.loads(arrays["meta"].tobytes())
+            return Checkpoint(
+                epoch=int(meta["epoch"]),
+                parameters={
+                    key.removeprefix("parameters/"): value
+                    for key, value in arrays.items()
+                    if key.startswith("parameters/")
+                },
+                engine_state=arrays["engine_state"].tobytes(),
+                history=tuple(schema.from_json(EpochEnd, record) for record in meta["history"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(file, error) from None
+
+    def write_results(self, history: tuple[EpochEnd, ...]) -> None:
+        """Write `results.csv`, one line per finished epoch."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["epoch", "train_loss", "val_loss", "val_accuracy", "seconds"])
+        for end in history:
+            values = (end.train_loss, end.val_loss, end.val_accuracy, end.seconds)
+            writer.writerow([end.epoch, *("" if value is None else f"{value:.6g}" for value in values)])
+        storage.write_text(self.path / RESULTS, text.getvalue())
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write `metrics.json`, whose presence says that training ended."""
+        storage.write_text(self.path / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+
+    def read_metrics(self) -> dict[str, Any] | None:
+        """Read `metrics.json`; None while training has not ended.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        file = self.path / METRICS
+        if not file.is_file():
+            return None
+        try:
+            metrics = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise _damaged(file, error) from None
+        return metrics if isinstance(metrics, dict) else None
+
+    def write_validation(self, validation: Validation) -> None:
+        """Write `validation.npz`."""
+        names = json.dumps({"paths": validation.paths, "digests": validation.digests}).encode()
+        _write_npz(
+            self.path / VALIDATION,
+            {
+                "labels": validation.labels,
+                "logits": validation.logits,
+                "files": np.frombuffer(names, dtype=np.uint8),
+            },
+        )
+
+    def read_validation(self) -> Validation:
+        """Read `validation.npz`.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        file = self.path / VALIDATION
+        if not file.is_file():
+            raise RunError(f"{self.path} has not finished training: continue it with 'edgetl finetune … --resume'")
+        arrays = _read_npz(file)
+        try:
+            names = json.loads(arrays["files"].tobytes())
+            return Validation(tuple(names["paths"]), tuple(names["digests"]), arrays["labels"], arrays["logits"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(file, error) from None
+
+
+def _write_npz(file: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    with storage.written_aside(file) as aside, open(aside, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _read_npz(file: Path) -> dict[str, NDArray[Any]]:
+    """Read every array; the zip format checks the CRC-32 of each."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(file, error) from None
+
+
+def _damaged(file: Path, error: Exception) -> RunError:
+    return RunError(f"{file} is damaged ({error}): start the run anew with --force")

@@ -1,0 +1,125 @@
+"""ONNX Runtime as it is installed here: which distribution, sessions, cores, and this process's memory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgetl.errors import EngineError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+INSTALL_HINT = "pip install 'edgetl[device]'"
+_DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-training-cpu",
+    "onnxruntime-training",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-qnn",
+    "onnxruntime-webgpu",
+)
+
+
+def installed_distributions() -> tuple[str, ...]:
+    """Return the installed packages that all provide the module `onnxruntime`."""
+    found = []
+    for name in _DISTRIBUTIONS:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.append(name)
+    return tuple(found)
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime.
+
+    Raises:
+        EngineError: it is not installed, is broken, or two distributions lie over each other.
+    """
+    distributions = installed_distributions()
+    if len(distributions) > 1:
+        names = " and ".join(distributions)
+        raise EngineError(
+            f"{names} are both installed and overwrite each other's files: "
+            f"pip uninstall -y {' '.join(distributions)}, then {INSTALL_HINT}"
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if not distributions:
+            raise EngineError(f"onnxruntime is not installed: {INSTALL_HINT}") from None
+        raise EngineError(
+            f"{distributions[0]} is installed but does not load ({error}): "
+            f"pip uninstall -y {distributions[0]}, then {INSTALL_HINT}"
+        ) from None
+    return onnxruntime
+
+
+def open_session(model: Path | bytes, *, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Open an inference session on the CPU that computes each call with `threads` threads."""
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    source = model if isinstance(model, bytes) else os.fspath(model)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def map_in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
+    """Apply `function` to `items` on `threads` threads; yield the results in the order of the items.
+
+    Unlike `Executor.map`, no more than a few items are in flight, so that memory does not grow with
+    their number.
+    """
+    from collections import deque
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(threads)
+    pending: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 4 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def peak_rss_mb() -> float:
+    """Return the largest resident memory this process has had, in MB (10^6 bytes)."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            for line in status:
+                # ru_maxrss would do, but survives exec: it may be a parent's
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

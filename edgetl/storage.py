@@ -1,0 +1,179 @@
+"""Files that are either whole or not there: write aside, flush, rename; and locks that die with their holder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edgetl.errors import EdgetlError, RunError
+
+if os.name == "nt":
+    import msvcrt
+else:
+    import fcntl
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as a hexadecimal string, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it into place when the block succeeds.
+
+    A reader sees the old file or the new one, never a part; when the block fails nothing is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".partial")
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        _flush(aside)
+        aside.chmod(0o666 & ~_umask())
+        os.replace(aside, path)
+        _flush(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a crash leaves the old content or the new."""
+    with written_aside(path) as aside:
+        aside.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path` so that a crash leaves the old content or the new."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def directory_built_aside(path: Path, *, force: bool, marker: str) -> Iterator[Path]:
+    """Yield an empty directory beside `path`; move it to `path` when the block succeeds.
+
+    An existing directory is replaced only with `force`, and only if it is empty or holds `marker`
+    (the file that shows that edgetl wrote it), so that a mistyped path costs nobody their files.
+
+    Raises:
+        EdgetlError: `path` is in the way.
+    """
+    refuse_existing(path, force=force, marker=marker)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".partial"))
+    try:
+        yield aside
+        for file in aside.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        aside.chmod(0o777 & ~_umask())
+        remove_directory(path)
+        aside.rename(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def refuse_existing(path: Path, *, force: bool, marker: str, hint: str = "--force", besides: str | None = None) -> None:
+    """Raise EdgetlError if `path` exists and may not be replaced (see `directory_built_aside`).
+
+    A directory that holds nothing `besides` a file of that name counts as empty.
+    """
+    if path.is_dir() and all(entry.name == besides for entry in path.iterdir()):
+        return
+    if not os.path.lexists(path):
+        return
+    if not force:
+        raise EdgetlError(f"{path} exists already: choose another --out, or add {hint}")
+    if not (path / marker).is_file():
+        raise EdgetlError(
+            f"{path} was not written by edgetl (it holds no {marker}), so --force does not replace it: "
+            "choose another --out"
+        )
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory if it is there; it vanishes from its name in one step."""
+    if not os.path.lexists(path):
+        return
+    doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".partial"))
+    path.rename(doomed / "old")
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, *, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path` (made if missing) during the block.
+
+    The operating system releases the lock when its holder dies, so none is ever left behind.
+
+    Args:
+        what: what the lock protects, for the message.
+        on_wait: called with a sentence before waiting for another process; without it a lock that
+            is held raises.
+
+    Raises:
+        RunError: another process holds the lock and `on_wait` is None.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        if not _try_lock(file.fileno()):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            sentence = f"{what} is in use by {holder}"
+            if on_wait is None:
+                raise RunError(f"{sentence}: wait until it has finished, or choose another directory")
+            on_wait(f"{sentence}; waiting for it")
+            _wait_lock(file.fileno())
+        file.truncate(0)
+        file.write(f"process {os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if os.name == "nt":
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _wait_lock(descriptor: int) -> None:
+    if os.name == "nt":
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _flush(path: Path) -> None:
+    """Ask the operating system to put a file's (or, where it can, a directory's) content on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
