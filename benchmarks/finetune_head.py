@@ -1,0 +1,280 @@
+"""Fine-tune a ten-class head of MobileNetV2 in four ways, each in its own process, and compare them.
+
+The job is the same for all: the training part of a folder of pictures (1000 of CIFAR-10, enlarged to
+224×224), batches of 16, AdamW with a learning rate of 1e-3, 10 epochs.
+
+- `pytorch`: DataLoader over the pictures every epoch, backbone under no_grad, head trained.
+- `onnxruntime-training`: its Module and Optimizer over artifacts of the whole network.
+- `pytorch-cached`: features computed once, by hand, then the head on the cached tensors.
+- `edgetl`: the command `edgetl finetune` with an empty feature cache, and a second run with that cache.
+
+Seconds run from the start of the process to the report that the last step is done; memory is the
+process's peak resident memory at that moment; accuracy is measured afterwards. Exporting a network and
+making artifacts is preparation and not timed.
+
+    python benchmarks/finetune_head.py --device-python DEVICE_ENV/bin/python --json finetune_head.json
+
+The interpreter that runs this file needs edgetl[dev]; the device's needs edgetl[ort-training] only,
+and no torch. Children inherit the environment: where torchvision does not match torch,
+PYTHONPATH=tests/torchvision_standin helps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from head_job import Job
+
+from edgetl.runtime import available_cores
+
+HERE = Path(__file__).resolve().parent
+SHARED = HERE.parents[1] / "shared"
+SLOW = ("pytorch", "onnxruntime-training")
+FAST = ("pytorch-cached", "edgetl")
+SECOND_RUN = "edgetl, second run"
+PACKAGES = ("edgetl", "torch", "timm", "onnxruntime-training-cpu", "onnx", "numpy", "Pillow")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One process: seconds to its last step, peak resident memory (10^6 bytes), share of test pictures recognised."""
+
+    name: str
+    seconds: float
+    peak_rss_mb: float
+    accuracy: float
+
+
+def main() -> None:
+    options = parse_arguments()
+    with tempfile.TemporaryDirectory(prefix="edgetl-benchmark-") as directory:
+        bench = Bench(Path(directory), options)
+        bench.prepare()
+        results = []
+        for result in bench.run():
+            log(f"{result.name}: {result.seconds:.1f} s, {result.peak_rss_mb:.0f} MB, {result.accuracy:.1%}")
+            results.append(result)
+    machine = describe_machine(options.device_python)
+    if options.json:
+        raw = {"machine": machine, "job": asdict(bench.job), "runs": [asdict(result) for result in results]}
+        options.json.write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+    print(table(medians(results)))
+    print(f"\n{summary(machine, bench.job, options.repeat)}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--only", action="append", choices=[*SLOW, *FAST], help="competitor to run; repeatable")
+    parser.add_argument("--repeat", type=int, default=3, help=f"runs of {' and '.join(FAST)}, of which the median")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--device-python", default=sys.executable, help="runs onnxruntime-training and edgetl")
+    parser.add_argument("--data", type=Path, default=SHARED / "datasets/cifar10", help="holds train/ and test/")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=SHARED / "pretrained/mobilenetv2_100_imagenet.safetensors",
+        help="safetensors under timm's names",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the numbers of every run")
+    options = parser.parse_args()
+    for path in (options.data / "train", options.data / "test", options.weights):
+        if not path.exists():
+            parser.error(f"{path} does not exist")
+    if options.repeat < 1 or options.epochs < 1:
+        parser.error("--repeat and --epochs must be at least 1")
+    return options
+
+
+class Bench:
+    """The job, the directory its files lie in, and the interpreters that do it."""
+
+    def __init__(self, directory: Path, options: argparse.Namespace) -> None:
+        self.job = Job(
+            weights=str(options.weights.resolve()),
+            train=str((options.data / "train").resolve()),
+            test=str((options.data / "test").resolve()),
+            artifacts=str(directory / "artifacts"),
+            unsplit=str(directory / "unsplit"),
+            epochs=options.epochs,
+        )
+        self._directory = directory
+        self._job_file = str(directory / "job.json")
+        self._device_python = options.device_python
+        self._repeat = options.repeat
+        self._names = options.only or [*SLOW, *FAST]
+
+    def prepare(self) -> None:
+        """Write the artifacts that the competitors start from."""
+        log("preparing (not timed)")
+        self.job.save(Path(self._job_file))
+        run([sys.executable, str(HERE / "head_prepare.py"), self._job_file])
+
+    def run(self) -> Iterator[Result]:
+        """Run one process after the other: the slow competitors once, then the fast ones in turns."""
+        for name in SLOW:
+            if name in self._names:
+                yield from self._run(name, 0)
+        for repeat in range(self._repeat):
+            for name in FAST:
+                if name in self._names:
+                    yield from self._run(name, repeat)
+
+    def _run(self, name: str, repeat: int) -> Iterator[Result]:
+        log(f"{name} runs")
+        if name == "edgetl":
+            yield self._run_edgetl(name, repeat)
+            yield self._run_edgetl(SECOND_RUN, repeat)
+        elif name == "onnxruntime-training":
+            script = str(HERE / "head_onnxruntime_training.py")
+            yield self._run_script(name, [self._device_python, script, self._job_file])
+        else:
+            script = str(HERE / "head_pytorch.py")
+            yield self._run_script(name, [sys.executable, script, name, self._job_file])
+
+    def _run_script(self, name: str, command: Sequence[str]) -> Result:
+        seconds, (trained, measured) = run(command)
+        return Result(name, seconds, trained["peak_rss_mb"], measured["accuracy"])
+
+    def _run_edgetl(self, name: str, repeat: int) -> Result:
+        """Time the command; deploy its run and measure the deployed file afterwards.
+
+        The command reports when it has also written its checkpoints and the proof for `deploy`.
+        """
+        second = name == SECOND_RUN
+        own = self._directory / f"edgetl-{repeat}"
+        trained_run = str(own / ("second" if second else "first"))
+        model = f"{trained_run}.onnx"
+        settings = {
+            "--out": trained_run,
+            "--cache": str(own / "cache"),
+            "--val-fraction": "0",
+            "--epochs": str(self.job.epochs),
+            "--batch-size": str(self.job.batch_size),
+            "--lr": str(self.job.lr),
+            "--seed": str(self.job.seed),
+        }
+        arguments = [text for pair in settings.items() for text in pair]
+        seconds, (trained,) = self._edgetl("finetune", self.job.artifacts, self.job.train, *arguments)
+        pictures = sum(path.is_file() for path in Path(self.job.train).rglob("*"))
+        did = (trained["train_samples"], trained["val_samples"], trained["features_computed"] == 0)
+        if did != (pictures, 0, second):
+            raise SystemExit(f"{name} did another job than the others: {trained}")
+        self._edgetl("deploy", trained_run, "--out", model)
+        _, (measured,) = self._edgetl("evaluate", model, self.job.test)
+        return Result(name, seconds, trained["peak_rss_mb"], measured["accuracy"])
+
+    def _edgetl(self, *arguments: str) -> tuple[float, list[dict[str, Any]]]:
+        return run([self._device_python, "-m", "edgetl", *arguments, "--json"])
+
+
+def run(command: Sequence[str]) -> tuple[float, list[dict[str, Any]]]:
+    """Run a process that prints JSON lines; return the seconds until the first of them, and all of them."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        started = time.monotonic()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8") as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            seconds = time.monotonic() - started
+            lines = [first, *process.stdout]
+        if process.returncode != 0:
+            errors.seek(0)
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{errors.read()[-4000:]}")
+    return seconds, [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def medians(results: Sequence[Result]) -> list[Result]:
+    """Return one result per competitor, the median of each column."""
+    names = list(dict.fromkeys(result.name for result in results))
+    return [median([result for result in results if result.name == name]) for name in names]
+
+
+def median(runs: Sequence[Result]) -> Result:
+    return Result(
+        runs[0].name,
+        statistics.median(result.seconds for result in runs),
+        statistics.median(result.peak_rss_mb for result in runs),
+        statistics.median(result.accuracy for result in runs),
+    )
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return a Markdown table; the last two columns are multiples of edgetl's first run."""
+    edgetl = next((result for result in results if result.name == "edgetl"), None)
+    rows = [
+        "| | seconds | peak MB | test accuracy | seconds ÷ edgetl | MB ÷ edgetl |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for result in results:
+        times = multiple(result.seconds, edgetl.seconds) if edgetl else "–"
+        memory = multiple(result.peak_rss_mb, edgetl.peak_rss_mb) if edgetl else "–"
+        numbers = f"{result.seconds:.1f} | {result.peak_rss_mb:.0f} | {result.accuracy:.1%}"
+        rows.append(f"| {result.name} | {numbers} | {times} | {memory} |")
+    return "\n".join(rows)
+
+
+def multiple(value: float, unit: float) -> str:
+    ratio = value / unit
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}"
+
+
+def summary(machine: dict[str, Any], job: Job, repeat: int) -> str:
+    """Return in one line what the table was measured with."""
+    versions = {**machine["device"], **machine["workstation"]}
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return (
+        f"{job.epochs} epochs, batch {job.batch_size}; median of {repeat} for {', '.join(FAST)}; "
+        f"{machine['processor']}, {machine['cores']} cores; Python {platform.python_version()}, {packages}"
+    )
+
+
+def describe_machine(device_python: str) -> dict[str, Any]:
+    return {
+        "processor": processor(),
+        "cores": available_cores(),
+        "system": platform.platform(),
+        "workstation": versions(sys.executable),
+        "device": versions(device_python),
+    }
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def versions(python: str) -> dict[str, str | None]:
+    """Return the versions of what matters here in the environment of an interpreter; None for what it lacks."""
+    code = (
+        "import json, sys\n"
+        "from importlib.metadata import PackageNotFoundError, version\n"
+        "found = {}\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: found[name] = version(name)\n"
+        "    except PackageNotFoundError: found[name] = None\n"
+        "print(json.dumps(found))"
+    )
+    _, (found,) = run([python, "-c", code, *PACKAGES])
+    return found
+
+
+def log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
