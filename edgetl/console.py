@@ -57,6 +57,7 @@ class Display:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
+        """Show one event."""
         match event:
             case Stage(text):
                 self._begin(text, total=None)

@@ -247,7 +247,7 @@ def _write_npz(file: Path, arrays: dict[str, NDArray[Any]]) -> None:
 def _read_npz(file: Path) -> dict[str, NDArray[Any]]:
     """Read every array; the zip format checks the CRC-32 of each."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(file, error) from None

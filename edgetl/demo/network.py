@@ -43,10 +43,15 @@ def fit(network: nn.Module, images: NDArray[np.uint8], labels: NDArray[np.int64]
 
 def pretrain(images: NDArray[np.uint8], labels: NDArray[np.int64], *, steps: int) -> nn.Module:
     """Return a network trained on `images` from a seeded start."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build(int(labels.max()) + 1)
-    fit(network, images, labels, steps=steps)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # layers this small lose more to waiting threads than they gain
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = build(int(labels.max()) + 1)
+        fit(network, images, labels, steps=steps)
+    finally:
+        torch.set_num_threads(threads)
     return network
 
 

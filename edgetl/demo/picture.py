@@ -25,7 +25,9 @@ def draw_result(result: DemoResult) -> None:
     colour = console.color_system is not None
     console.print(Columns([_picture(shown, colour) for shown in result.shown[: 2 * per_line]], padding=(0, 1)))
     console.print(_confusion(result))
-    start = "a network pretrained here on 0 to 5" if result.pretrained_here else "the prepared directory artifacts/digits"
+    start = (
+        "a network pretrained here on 0 to 5" if result.pretrained_here else "the prepared directory artifacts/digits"
+    )
     console.print(
         f"From {start} to a {result.model_kb:.0f} kB model: fine-tuned in {result.finetune_seconds:.1f} s "
         f"with {result.engine}, {result.ms_per_image:.2f} ms per picture; "

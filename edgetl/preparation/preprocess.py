@@ -113,8 +113,7 @@ def _resize(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
     whole = graph.add("Concat", [graph.integers(1, spec.channels), sizes], axis=0)
     attributes: dict[str, Any] = {"mode": _MODES[spec.interpolation], "coordinate_transformation_mode": "half_pixel"}
     if spec.interpolation == "nearest":
-        attributes["nearest_mode"] = "floor"
-        attributes["coordinate_transformation_mode"] = "asymmetric"
+        attributes["nearest_mode"] = "round_prefer_ceil"  # Pillow takes floor((x + ½) · scale)
     else:
         attributes["antialias"] = 1
     if spec.interpolation == "bicubic":

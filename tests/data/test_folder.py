@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+from conftest import write_pictures
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetl.data.folder import find_split, open_folder, split_stratified
+from edgetl.errors import DataError
+
+
+def test_classes_are_folders_in_order_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    write_pictures(tmp_path, {"b": 2, "a": 3})
+    (tmp_path / "a" / ".hidden").write_text("x")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "a" / "more").mkdir()
+    (tmp_path / "a" / "000.png").rename(tmp_path / "a" / "more" / "000.png")
+    dataset = open_folder(tmp_path)
+    assert dataset.labels == ("a", "b")
+    assert [sample.label for sample in dataset.samples] == [0, 0, 0, 1, 1]
+    assert tmp_path / "a" / "more" / "000.png" in {sample.path for sample in dataset.samples}
+
+
+def test_labels_decide_the_order(tmp_path: Path) -> None:
+    write_pictures(tmp_path, {"a": 1, "b": 1})
+    assert [s.path.parent.name for s in open_folder(tmp_path, ("b", "a")).samples] == ["b", "a"]
+
+
+def test_differing_names_are_named(tmp_path: Path) -> None:
+    write_pictures(tmp_path, {"cat": 1, "dgo": 1})
+    with pytest.raises(DataError, match=r"no folder for 'dog'; folders that the artifacts do not know: 'dgo'"):
+        open_folder(tmp_path, ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [({}, "holds no folders"), ({"only": 2}, "one class only"), ({"a": 1, "b": 0}, "b is empty")],
+)
+def test_unusable_folders(tmp_path: Path, counts: dict[str, int], message: str) -> None:
+    write_pictures(tmp_path, counts)
+    with pytest.raises(DataError, match=message):
+        open_folder(tmp_path)
+
+
+def test_missing_folder_and_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        find_split(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="is a file"):
+        open_folder(tmp_path / "file")
+
+
+def test_parts_are_found(tmp_path: Path) -> None:
+    assert find_split(tmp_path).train == tmp_path
+    write_pictures(tmp_path / "train", {"a": 1, "b": 1})
+    assert find_split(tmp_path).val is None
+    write_pictures(tmp_path / "test", {"a": 1, "b": 1})
+    write_pictures(tmp_path / "valid", {"a": 1, "b": 1})
+    found = find_split(tmp_path)
+    assert (found.train, found.val, found.test) == (tmp_path / "train", tmp_path / "valid", tmp_path / "test")
+
+
+def test_classes_named_like_parts_are_classes(tmp_path: Path) -> None:
+    write_pictures(tmp_path, {"test": 1, "rest": 1})
+    assert find_split(tmp_path).train == tmp_path
+
+
+labels = st.lists(st.integers(0, 4), min_size=1, max_size=60)
+
+
+@given(labels, st.floats(0, 0.9), st.integers(0, 3))
+def test_a_split_is_stratified_complete_and_repeatable(labels: list[int], fraction: float, seed: int) -> None:
+    train, val = split_stratified(labels, fraction, seed)
+    assert sorted(train + val) == list(range(len(labels)))
+    assert (train, val) == split_stratified(labels, fraction, seed)
+    for label in set(labels):
+        count = labels.count(label)
+        held = sum(labels[i] == label for i in val)
+        assert held < count
+        if fraction == 0:
+            assert held == 0
+        elif count > 1:
+            assert held == min(max(round(count * fraction), 1), count - 1)
+
+
+def test_another_seed_splits_otherwise() -> None:
+    assert split_stratified([0, 1] * 50, 0.2, 0) != split_stratified([0, 1] * 50, 0.2, 1)

@@ -1,0 +1,91 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgetl.data import read_rgb
+from edgetl.errors import DataError
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(mode: str = "RGB", size: tuple[int, int] = (7, 5)) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA", "CMYK"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    image = noise(mode)
+    pixels = read_rgb(encode(image, "TIFF" if mode == "CMYK" else "PNG"))
+    assert pixels.shape == (5, 7, 3)
+    assert pixels.dtype == np.uint8
+    if mode in ("RGB", "L"):
+        np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
+
+
+def test_sixteen_bits_are_scaled() -> None:
+    values = np.array([[0, 255, 256, 65535]], dtype=np.uint16)
+    pixels = read_rgb(encode(Image.fromarray(values)))
+    np.testing.assert_array_equal(pixels[0, :, 0], [0, 0, 1, 255])
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate clockwise to show
+    turned = read_rgb(encode(noise(), "JPEG", exif=exif, quality=95))
+    upright = read_rgb(encode(noise(), "JPEG", quality=95))
+    np.testing.assert_array_equal(turned, np.rot90(upright, -1))
+
+
+def test_a_truncated_picture_says_so() -> None:
+    data = encode(noise(size=(64, 64)), "JPEG")
+    with pytest.raises(DataError, match="truncated"):
+        read_rgb(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"", "empty"), (b"hello", "not a picture"), (b"\x89PNG\r\n\x1a\n", "not a picture")]
+)
+def test_other_files_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_rgb(data)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_by_its_declared_size() -> None:
+    header = bytearray(encode(Image.new("L", (1, 1))))
+    for width, height in ((11_000, 11_000), (60_000, 60_000)):
+        header[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        # the header's checksum would be wrong too, so rebuild it
+        import zlib
+
+        header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
+        with pytest.raises(DataError, match="million"):
+            read_rgb(bytes(header))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=40), st.integers(0, 10_000), st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"]))
+def test_damaged_bytes_end_in_a_picture_or_in_one_sentence(junk: bytes, position: int, kind: str) -> None:
+    import warnings
+
+    data = bytearray(encode(noise(size=(16, 16)), kind))
+    position %= len(data)
+    data[position : position + len(junk)] = junk
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pixels = read_rgb(bytes(data))
+        except DataError:
+            pass
+        else:
+            assert pixels.ndim == 3
+            assert pixels.shape[2] == 3

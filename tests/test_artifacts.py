@@ -1,0 +1,67 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgetl.artifacts import MANIFEST, SCHEMA_VERSION, load_artifacts
+from edgetl.errors import ArtifactsError
+
+
+@pytest.fixture
+def copy(tmp_path: Path, digits_artifacts: Path) -> Path:
+    return Path(shutil.copytree(digits_artifacts, tmp_path / "artifacts"))
+
+
+def edit(directory: Path, **changes: object) -> None:
+    manifest = json.loads((directory / MANIFEST).read_text())
+    (directory / MANIFEST).write_text(json.dumps({**manifest, **changes}))
+
+
+def test_the_committed_directory_is_whole(digits_artifacts: Path) -> None:
+    artifacts = load_artifacts(digits_artifacts)
+    assert artifacts.manifest.labels == ("6", "7", "8", "9")
+    assert artifacts.has_backbone
+    listed = set(artifacts.manifest.files) | {MANIFEST}
+    assert listed == {p.relative_to(digits_artifacts).as_posix() for p in digits_artifacts.rglob("*") if p.is_file()}
+
+
+def test_every_altered_or_missing_file_is_named(copy: Path) -> None:
+    for name in load_artifacts(copy).manifest.files:
+        file = copy / name
+        content = file.read_bytes()
+        flipped = bytearray(content)
+        flipped[len(flipped) // 2] ^= 1
+        file.write_bytes(flipped)
+        with pytest.raises(ArtifactsError, match=f"{file} is not the file that was prepared"):
+            load_artifacts(copy)
+        file.unlink()
+        with pytest.raises(ArtifactsError, match=f"{file} is missing"):
+            load_artifacts(copy)
+        file.write_bytes(content)
+    load_artifacts(copy)
+
+
+def test_a_newer_schema_asks_for_an_update(copy: Path) -> None:
+    edit(copy, schema_version=SCHEMA_VERSION + 1, labels="no longer a list")
+    with pytest.raises(ArtifactsError, match="update edgetl"):
+        load_artifacts(copy)
+
+
+def test_a_manifest_cannot_lead_out_of_its_directory(copy: Path) -> None:
+    for name in ("../secret", "/etc/passwd", "a/../../b", "c:\\x"):
+        edit(copy, files={name: "0" * 64})
+        with pytest.raises(ArtifactsError, match="outside"):
+            load_artifacts(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "null", "{}", '{"schema_version": 1}'])
+def test_a_damaged_manifest_is_one_sentence(copy: Path, text: str) -> None:
+    (copy / MANIFEST).write_text(text)
+    with pytest.raises(ArtifactsError, match=MANIFEST):
+        load_artifacts(copy)
+
+
+def test_any_other_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactsError, match="not a prepared directory"):
+        load_artifacts(tmp_path)

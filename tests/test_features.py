@@ -1,0 +1,157 @@
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_pictures
+
+from edgetl import runtime
+from edgetl.artifacts import BACKBONE, PREPROCESS, TensorSpec, load_artifacts
+from edgetl.data import open_folder, read_rgb
+from edgetl.events import Event, FeatureProgress, Note
+from edgetl.features import FeatureCache, extract_features
+
+SPECS = (TensorSpec("a", (2, 3)), TensorSpec("b", ()))
+RECORD = 4 * 7
+
+
+def record(seed: int) -> bytes:
+    return np.random.default_rng(seed).standard_normal(7).astype("<f4").tobytes()
+
+
+def digest(seed: int) -> bytes:
+    return seed.to_bytes(16, "big")
+
+
+def fill(directory: Path, seeds: range) -> None:
+    with FeatureCache(directory, SPECS) as cache:
+        for seed in seeds:
+            cache.append(digest(seed), record(seed))
+
+
+def contents(directory: Path) -> dict[int, bytes]:
+    with FeatureCache(directory, SPECS) as cache:
+        a, b = cache.tensors()
+        found = {}
+        for seed in range(20):
+            if digest(seed) in cache:
+                row = cache.row(digest(seed))
+                found[seed] = a[row].tobytes() + b[row].tobytes()
+        return found
+
+
+def test_what_is_appended_is_found_again(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    fill(tmp_path, range(3, 5))
+    assert contents(tmp_path) == {seed: record(seed) for seed in range(5)}
+
+
+@pytest.mark.parametrize("name", ["features.bin", "index.bin"])
+def test_a_cut_file_costs_only_its_last_records(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, range(4))
+    file = tmp_path / name
+    file.write_bytes(file.read_bytes()[:-5])
+    assert contents(tmp_path) == {seed: record(seed) for seed in range(3)}
+    fill(tmp_path, range(10, 12))
+    assert contents(tmp_path) == {seed: record(seed) for seed in (0, 1, 2, 10, 11)}
+
+
+def test_any_flipped_bit_costs_its_record_and_no_other(tmp_path: Path) -> None:
+    fill(tmp_path / "good", range(4))
+    rng = np.random.default_rng(0)
+    for trial in range(60):
+        directory = Path(shutil.copytree(tmp_path / "good", tmp_path / f"{trial}"))
+        file = directory / ("features.bin" if trial % 2 else "index.bin")
+        data = bytearray(file.read_bytes())
+        position = int(rng.integers(len(data)))
+        data[position] ^= 1 << int(rng.integers(8))
+        file.write_bytes(data)
+        damaged = position // (RECORD if trial % 2 else 24)
+        assert contents(directory) == {seed: record(seed) for seed in range(4) if seed != damaged}
+
+
+def test_a_second_user_waits_and_is_told(tmp_path: Path) -> None:
+    told: list[Event] = []
+    entered = threading.Event()
+
+    def second() -> None:
+        with FeatureCache(tmp_path, SPECS, told.append):
+            entered.set()
+
+    with FeatureCache(tmp_path, SPECS):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not entered.wait(0.3)
+    thread.join(10)
+    assert entered.is_set()
+    assert isinstance(told[0], Note)
+    assert "in use" in told[0].text
+
+
+def test_features_are_what_the_graphs_give(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    artifacts = load_artifacts(digits_artifacts)
+    samples = open_folder(digits / "train").samples[::10]
+    found = extract_features(artifacts, samples, cache=tmp_path)
+    preprocess = runtime.open_session(artifacts.file(PREPROCESS))
+    backbone = runtime.open_session(artifacts.file(BACKBONE))
+    name = artifacts.manifest.input.name
+    for i, sample in enumerate(samples):
+        (tensor,) = preprocess.run(None, {"image": read_rgb(sample.path.read_bytes())})
+        (expected,) = backbone.run(None, {name: tensor})
+        np.testing.assert_array_equal(found.batch(np.array([i]))[0], expected)
+
+
+def test_only_new_pictures_are_computed(digits_artifacts: Path, tmp_path: Path) -> None:
+    artifacts = load_artifacts(digits_artifacts)
+    pictures = write_pictures(tmp_path / "data", {"a": 3, "b": 3})
+    first = extract_features(artifacts, open_folder(pictures).samples, cache=tmp_path / "cache")
+    assert (first.computed, first.reused) == (6, 0)
+    again = extract_features(artifacts, open_folder(pictures).samples, cache=tmp_path / "cache")
+    assert (again.computed, again.reused) == (0, 6)
+
+    more = write_pictures(tmp_path / "more", {"a": 2}, seed=9)
+    for file in (more / "a").iterdir():
+        file.rename(pictures / "a" / f"new-{file.name}")
+    (pictures / "b" / "000.png").rename(pictures / "b" / "renamed.png")
+    shutil.copy(pictures / "b" / "001.png", pictures / "b" / "copy.png")
+    progress: list[Event] = []
+    grown = extract_features(
+        artifacts, open_folder(pictures).samples, cache=tmp_path / "cache", on_event=progress.append
+    )
+    assert (grown.computed, grown.reused) == (2, 7)
+    assert progress[-1] == FeatureProgress(9, 9, 7)
+
+
+def test_threads_do_not_change_a_bit(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    artifacts = load_artifacts(digits_artifacts)
+    samples = open_folder(digits / "train").samples
+    for threads in (1, 3):
+        extract_features(artifacts, samples, cache=tmp_path / str(threads), threads=threads)
+    one, three = (next((tmp_path / n).glob("*/features.bin")).read_bytes() for n in ("1", "3"))
+    assert one == three
+
+
+def test_bad_files_are_left_out_and_named(digits_artifacts: Path, tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "data", {"a": 2, "b": 2})
+    good = (pictures / "a" / "000.png").read_bytes()
+    (pictures / "a" / "short.png").write_bytes(good[: len(good) // 2])
+    (pictures / "b" / "notes.txt").write_text("no picture")
+    found = extract_features(load_artifacts(digits_artifacts), open_folder(pictures).samples, cache=tmp_path / "cache")
+    assert len(found.samples) == 4
+    assert [item.path.name for item in found.rejected] == ["short.png", "notes.txt"]
+
+
+def test_an_interrupted_extraction_keeps_what_it_had(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    artifacts = load_artifacts(digits_artifacts)
+    samples = open_folder(digits / "train").samples
+
+    def stop(event: Event) -> None:
+        if isinstance(event, FeatureProgress) and event.done == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(artifacts, samples, cache=tmp_path, on_event=stop)
+    found = extract_features(artifacts, samples, cache=tmp_path)
+    assert found.reused == 30
+    assert found.computed == len(samples) - 30

@@ -1,0 +1,72 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetl.errors import RunError
+from edgetl.events import EpochEnd
+from edgetl.run import BEST, LAST, Checkpoint, Run, RunArgs
+
+
+def test_args_survive_any_text(tmp_path: Path) -> None:
+    args = RunArgs("1", 'a: "b"\n# c', "0", "/data/ü 🙂", None, 0.2, ("yes", "null", "a: b"), 3, 4, 1e-3, 0, "x")
+    run = Run(tmp_path)
+    run.write_args(args)
+    assert run.read_args() == args
+
+
+def test_a_checkpoint_survives_exactly(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    history = (EpochEnd(1, 5, 0.1 + 0.2, 1.5, None, None), EpochEnd(2, 5, 1 / 3, 0.5, 0.25, 1.0))
+    checkpoint = Checkpoint(2, {"layer.weight": values, "b/c": values[0]}, b"\x00state\xff", history)
+    Run(tmp_path).write_checkpoint(LAST, checkpoint)
+    found = Run(tmp_path).read_checkpoint(LAST)
+    assert found is not None
+    assert (found.epoch, found.engine_state, found.history) == (2, b"\x00state\xff", history)
+    for name, value in checkpoint.parameters.items():
+        np.testing.assert_array_equal(found.parameters[name], value)
+
+
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
+    assert Run(tmp_path).read_checkpoint(BEST) is None
+
+
+def test_a_damaged_checkpoint_is_refused_or_unchanged(digits_run: Path, tmp_path: Path) -> None:
+    original = Run(digits_run).read_checkpoint(LAST)
+    assert original is not None
+    data = (digits_run / LAST).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for trial in range(150):
+        damaged = bytearray(data)
+        damaged[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
+        run = Run(tmp_path / str(trial))
+        (run.path / "weights").mkdir(parents=True)
+        (run.path / LAST).write_bytes(damaged)
+        try:
+            found = run.read_checkpoint(LAST)
+        except RunError:
+            refused += 1
+            continue
+        # bits that mean nothing, such as a time stamp in the archive
+        assert found is not None
+        assert found.engine_state == original.engine_state
+        assert found.parameters.keys() == original.parameters.keys()
+        assert all((found.parameters[k] == v).all() for k, v in original.parameters.items())
+    assert refused > 100
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -1])
+def test_a_cut_checkpoint_is_refused(digits_run: Path, tmp_path: Path, cut: int) -> None:
+    shutil.copytree(digits_run, tmp_path / "run")
+    (tmp_path / "run" / LAST).write_bytes((digits_run / LAST).read_bytes()[:cut])
+    with pytest.raises(RunError, match="damaged"):
+        Run(tmp_path / "run").read_checkpoint(LAST)
+
+
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    np.savez(tmp_path / LAST, meta=np.array([{"epoch": 1}], dtype=object))
+    with pytest.raises(RunError, match="damaged"):
+        Run(tmp_path).read_checkpoint(LAST)

@@ -1,0 +1,79 @@
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from edgetl import storage
+from edgetl.errors import EdgetlError, RunError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    storage.write_text(file, "old")
+    with pytest.raises(RuntimeError), storage.written_aside(file) as aside:
+        aside.write_text("new")
+        raise RuntimeError
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    storage.write_text(tmp_path / "file", "text")
+    (tmp_path / "plain").write_text("text")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(RuntimeError), storage.directory_built_aside(target, force=False, marker="m") as directory:
+        (directory / "m").write_text("1")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with storage.directory_built_aside(target, force=False, marker="m") as directory:
+        (directory / "m").write_text("1")
+    assert (target / "m").read_text() == "1"
+
+
+def test_an_existing_directory_needs_force_and_the_marker(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "thesis.txt").write_text("precious")
+    with pytest.raises(EdgetlError, match="--force"), storage.directory_built_aside(target, force=False, marker="m"):
+        pass
+    with (
+        pytest.raises(EdgetlError, match="not written by edgetl"),
+        storage.directory_built_aside(target, force=True, marker="m"),
+    ):
+        pass
+    assert (target / "thesis.txt").read_text() == "precious"
+    (target / "m").write_text("0")
+    with storage.directory_built_aside(target, force=True, marker="m") as directory:
+        (directory / "m").write_text("1")
+    assert [entry.name for entry in target.iterdir()] == ["m"]
+
+
+def _hold(path: Path, ready: "multiprocessing.synchronize.Event") -> None:
+    with storage.locked(path, "it"):
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_hold, args=(tmp_path / "lock", ready))
+    process.start()
+    assert ready.wait(20)
+    with (
+        pytest.raises(RunError, match=f"it is in use by process {process.pid}"),
+        storage.locked(tmp_path / "lock", "it"),
+    ):
+        pass
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with storage.locked(tmp_path / "lock", "it"):
+        pass

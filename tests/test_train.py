@@ -1,0 +1,224 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import write_pictures
+
+from edgetl import finetune
+from edgetl.errors import ArtifactsError, DataError, EdgetlError, EngineError, RunError
+from edgetl.events import EpochEnd, Event, Note
+from edgetl.run import BEST, LAST, Checkpoint, Run
+
+
+def last(run: Path) -> Checkpoint:
+    checkpoint = Run(run).read_checkpoint(LAST)
+    assert checkpoint is not None
+    return checkpoint
+
+
+def assert_same(first: Path, second: Path) -> None:
+    a, b = last(first), last(second)
+    assert a.engine_state == b.engine_state
+    assert [(e.train_loss, e.val_loss, e.val_accuracy) for e in a.history] == [
+        (e.train_loss, e.val_loss, e.val_accuracy) for e in b.history
+    ]
+    for name, value in a.parameters.items():
+        np.testing.assert_array_equal(value, b.parameters[name])
+
+
+@pytest.fixture
+def train(digits: Path, digits_artifacts: Path, tmp_path: Path) -> Callable[..., Any]:
+    def call(name: str = "run", **options: Any) -> Any:
+        options = {"epochs": 4, "lr": 1e-2, **options}
+        return finetune(digits_artifacts, digits / "train", out=tmp_path / name, **options)
+
+    return call
+
+
+def test_it_learns_and_writes_what_happened(train: Callable[..., Any], tmp_path: Path) -> None:
+    events: list[Event] = []
+    result = train(epochs=40, on_event=events.append)
+    assert result.val_accuracy > 0.6  # one in four by chance
+    assert (result.train_samples, result.val_samples) == (64, 16)
+    ends = [event for event in events if isinstance(event, EpochEnd)]
+    assert [end.epoch for end in ends] == list(range(1, 41))
+    assert ends[-1].train_loss < ends[0].train_loss / 2
+    with open(tmp_path / "run" / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["train_loss"]) for row in rows] == [pytest.approx(end.train_loss, rel=1e-4) for end in ends]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["val_accuracy"] == result.val_accuracy == max(end.val_accuracy or 0 for end in ends)
+    best = Run(tmp_path / "run").read_checkpoint(BEST)
+    assert best is not None
+    assert best.epoch == result.best_epoch
+
+
+def test_the_first_loss_is_that_of_an_even_guess(train: Callable[..., Any], tmp_path: Path) -> None:
+    train(epochs=1, lr=1e-9, batch_size=64)
+    assert last(tmp_path / "run").history[0].train_loss == pytest.approx(np.log(4), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits(train: Callable[..., Any], tmp_path: Path) -> None:
+    train("one")
+    train("two", threads=1)
+    assert_same(tmp_path / "one", tmp_path / "two")
+    train("other", seed=1)
+    assert last(tmp_path / "other").history[0].train_loss != last(tmp_path / "one").history[0].train_loss
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_an_interrupted_run_resumes_exactly(train: Callable[..., Any], tmp_path: Path, stop: int) -> None:
+    train("whole")
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, EpochEnd) and event.epoch == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("broken", on_event=interrupt)
+    assert last(tmp_path / "broken").epoch == stop
+    train("broken", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+    # and again, with nothing left to do
+    assert train("broken", resume=True).epochs == 4
+
+
+def test_a_finished_run_can_be_made_longer(train: Callable[..., Any], tmp_path: Path) -> None:
+    train("long", epochs=6)
+    train("short", epochs=2)
+    train("short", epochs=6, resume=True)
+    assert_same(tmp_path / "long", tmp_path / "short")
+    assert train("short", epochs=3, resume=True).epochs == 6
+
+
+def test_a_killed_run_resumes_exactly(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "edgetl",
+        "finetune",
+        str(digits_artifacts),
+        str(digits / "train"),
+        "--epochs",
+        "60",
+    ]
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
+    broken = [*command, "--out", str(tmp_path / "broken"), "--resume"]
+    kills = 0
+    for wait in (0.3, 0.5, 0.6, 0.7, 0.8):
+        process = subprocess.Popen(broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(wait)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    subprocess.run(broken, check=True, capture_output=True)
+    assert kills
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_says_how_to_resume(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgetl", "finetune", str(digits_artifacts), str(digits / "train")]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "my run"), "--epochs", "100000"], stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "my run" / LAST).is_file():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "Traceback" not in stderr
+    assert f"--out '{tmp_path / 'my run'}' --epochs 100000 --resume" in stderr
+
+
+def test_resume_refuses_other_settings_and_other_data(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(digits / "train", tmp_path / "data"))
+    finetune(digits_artifacts, data, out=tmp_path / "run", epochs=1)
+    with pytest.raises(RunError, match=r"lr was 0.001 and is now 0.1"):
+        finetune(digits_artifacts, data, out=tmp_path / "run", epochs=2, lr=0.1, resume=True)
+    next((data / "6").iterdir()).unlink()
+    with pytest.raises(RunError, match="have changed"):
+        finetune(digits_artifacts, data, out=tmp_path / "run", epochs=2, resume=True)
+
+
+def test_an_existing_run_is_kept_without_force(train: Callable[..., Any], tmp_path: Path) -> None:
+    train()
+    before = last(tmp_path / "run")
+    with pytest.raises(EdgetlError, match="--resume or --force"):
+        train(seed=3)
+    assert last(tmp_path / "run").engine_state == before.engine_state
+    train(seed=3, force=True)
+    assert last(tmp_path / "run").engine_state != before.engine_state
+
+
+def test_force_with_bad_data_costs_nothing(train: Callable[..., Any], digits_artifacts: Path, tmp_path: Path) -> None:
+    train()
+    with pytest.raises(DataError):
+        finetune(digits_artifacts, tmp_path / "nowhere", out=tmp_path / "run", force=True)
+    assert last(tmp_path / "run").epoch == 4
+
+
+def test_validation_data_of_its_own(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    result = finetune(digits_artifacts, digits, out=tmp_path / "a", epochs=1)
+    assert (result.train_samples, result.val_samples) == (80, 634)
+    result = finetune(digits_artifacts, digits / "train", out=tmp_path / "b", epochs=1, val=digits / "test")
+    assert (result.train_samples, result.val_samples) == (80, 634)
+    result = finetune(digits_artifacts, digits / "train", out=tmp_path / "c", epochs=1, val_fraction=0)
+    assert (result.train_samples, result.val_samples, result.val_accuracy) == (80, 0, None)
+
+
+def test_a_bad_picture_is_left_out_and_counted(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(digits / "train", tmp_path / "data"))
+    (data / "7" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    notes: list[Event] = []
+    result = finetune(digits_artifacts, data, out=tmp_path / "run", epochs=1, on_event=notes.append)
+    assert result.rejected == ((str(data / "7" / "broken.png"), "is not a picture"),)
+    assert any(isinstance(n, Note) and "broken.png" in n.text for n in notes)
+
+
+def test_a_class_without_a_usable_picture_is_an_error(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(digits / "train", tmp_path / "data"))
+    for file in (data / "7").iterdir():
+        file.write_text("no picture")
+    with pytest.raises(DataError, match="no usable picture is left for '7'"):
+        finetune(digits_artifacts, data, out=tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_classes_are_an_error_and_write_nothing(digits_artifacts: Path, tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "data", {"6": 1, "7": 1, "8": 1, "nine": 1})
+    with pytest.raises(DataError, match=r"no folder for '9'.*'nine'"):
+        finetune(digits_artifacts, data, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_artifacts(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactsError, match="edgetl prepare"):
+        finetune(tmp_path, digits, out=tmp_path / "run")
+
+
+def test_a_rate_that_explodes_stops_and_keeps_the_last_epoch(train: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="smaller --lr"):
+        train(lr=1e38, epochs=5)
+
+
+def test_two_into_one_directory(train: Callable[..., Any], tmp_path: Path) -> None:
+    train()
+    with Run(tmp_path / "run").lock(), pytest.raises(RunError, match="in use by process"):
+        train(resume=True)
+
+
+def test_an_unknown_engine(train: Callable[..., Any]) -> None:
+    with pytest.raises(EngineError, match="choose one of"):
+        train(engine="tensorflow")
