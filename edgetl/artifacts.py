@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,6 +26,9 @@ ORT_EVAL_MODEL = "ort/eval_model.onnx"
 ORT_OPTIMIZER_MODEL = "ort/optimizer_model.onnx"
 ORT_CHECKPOINT = "ort/checkpoint"
 
+BATCH_LOGITS = "batch_logits"
+"""The output of `trainable.onnx`, `[N, classes]`."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -33,6 +37,11 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
+
+    @property
+    def elements(self) -> int:
+        """Number of elements for one sample."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Manifest:
             then the names come from the data.
         classes: number of logits.
         features: the tensors at the freeze boundary, for one sample; the training graph's inputs.
-        trainable: the parameters that train, by name.
+        trainable: the parameters that train, by name; `frozen` are all others.
         files: SHA-256 of every other file, by path relative to the directory.
     """
 
@@ -102,7 +111,7 @@ class Manifest:
     features: tuple[TensorSpec, ...]
     policy: tuple[str, ...]
     trainable: tuple[TensorSpec, ...]
-    frozen_parameters: int
+    frozen: tuple[TensorSpec, ...]
     loss: str
     optimizer: Optimizer
     opset: int

@@ -54,8 +54,9 @@ def main() -> None:
     default=("head",),
     show_default=True,
     metavar="POLICY",
-    help="Share of the network that trains. Repeatable.",
+    help="Share of the network that trains: head, last:K, all, bias, norm, or a glob over parameter names. Repeatable.",
 )
+@click.option("--head", metavar="NAME", help="The classifier's name, where the network alone does not tell.")
 @click.option("--size", type=click.IntRange(min=1), help="Input height and width in pixels.  [default: the model's]")
 @click.option(
     "--resize",

@@ -61,6 +61,7 @@ def prepare(
     weights: str | Path | None = None,
     model_args: Mapping[str, Any] | None = None,
     train: Sequence[str] = ("head",),
+    head: str | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     force: bool = False,
     on_event: OnEvent = ignore,
@@ -75,7 +76,9 @@ def prepare(
             their number alone. Exactly one of the three.
         weights: a `.safetensors` file, or a `.pt`/`.pth` state dict (read without executing pickle).
         model_args: keyword arguments for the function that makes the model.
-        train: which share trains; `head`.
+        train: which share trains, united: `head`, `last:K`, `all`, `bias`, `norm`, or globs over
+            parameter names. The new head always does.
+        head: the classifier's name where the graph alone does not tell.
         preprocessing: fields of `edgetl.artifacts.Preprocessing` that replace the model's own, and
             `size` (pixels, or height and width) and `crop_pct` for convenience.
         force: replace a prepared directory at `out`.
@@ -95,9 +98,9 @@ def prepare(
     on_event(Stage("loading and exporting"))
     loaded = load_source(source, weights=weights, model_args=model_args or {}, overrides=preprocessing or {})
     on_event(Stage("cutting"))
-    network = heads.replace_head(loaded.model, count)
+    network = heads.replace_head(loaded.model, count, loaded.parameters, head)
     trainable = policy.trainable_parameters(network, train)
-    parts = split.split(network.model, trainable, image=loaded.preprocessing)
+    parts = split.split(network, trainable, image=loaded.preprocessing)
 
     with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
         build_preprocess(loaded.preprocessing, parts.input.name, directory / PREPROCESS)
@@ -120,7 +123,7 @@ def prepare(
             features=parts.features,
             policy=tuple(train),
             trainable=parts.parameters,
-            frozen_parameters=parts.frozen_elements,
+            frozen=parts.frozen,
             loss="cross_entropy",
             optimizer=optimizer,
             opset=defaults.OPSET,
@@ -134,9 +137,9 @@ def prepare(
         labels=names,
         classes=count,
         features=parts.features,
-        feature_kb_per_image=sum(4 * _elements(spec) for spec in parts.features) / 1e3,
-        trainable_parameters=sum(_elements(spec) for spec in parts.parameters),
-        frozen_parameters=parts.frozen_elements,
+        feature_kb_per_image=sum(4 * spec.elements for spec in parts.features) / 1e3,
+        trainable_parameters=sum(spec.elements for spec in parts.parameters),
+        frozen_parameters=sum(spec.elements for spec in parts.frozen),
         preprocessing=loaded.preprocessing,
         size_mb=size / 1e6,
         seconds=time.monotonic() - started,
@@ -160,13 +163,6 @@ def _labels(
     if count < 2:
         raise ModelError(f"a classifier needs at least two classes, not {count}")
     return names, count
-
-
-def _elements(spec: TensorSpec) -> int:
-    product = 1
-    for size in spec.shape:
-        product *= size
-    return product
 
 
 __all__ = ["PrepareResult", "prepare"]

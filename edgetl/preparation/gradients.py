@@ -12,9 +12,8 @@ from pathlib import Path
 import onnx
 
 from edgetl import defaults
-from edgetl.artifacts import ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL, ORT_TRAINING_MODEL, Optimizer
+from edgetl.artifacts import BATCH_LOGITS, ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL, ORT_TRAINING_MODEL, Optimizer
 from edgetl.errors import EngineError, ModelError
-from edgetl.preparation.heads import BATCH_LOGITS
 from edgetl.runtime import import_onnxruntime
 
 

@@ -15,6 +15,20 @@ class GraphIndex:
         self._graph = graph
         self._shapes: dict[str, tuple[int | None, ...]] | None = None
 
+    def constant(self, name: str) -> onnx.TensorProto | None:
+        """Return the initializer that `name` is, perhaps copied, cast or transposed; None if it is computed."""
+        while (node := self.producer.get(name)) is not None and node.op_type in ("Identity", "Transpose", "Cast"):
+            name = node.input[0]
+        return self.initializers.get(name)
+
+    def is_transposed(self, name: str) -> bool:
+        """Return whether an odd number of transpositions lies between `name` and its initializer."""
+        odd = False
+        while (node := self.producer.get(name)) is not None and node.op_type in ("Identity", "Transpose", "Cast"):
+            odd ^= node.op_type == "Transpose"
+            name = node.input[0]
+        return odd
+
     def shape(self, name: str) -> tuple[int | None, ...] | None:
         """Return a value's shape, with None for what is not known; None if nothing is."""
         if self._shapes is None:
@@ -37,12 +51,33 @@ def prune(graph: onnx.GraphProto) -> None:
         if position is not None and position not in needed:
             needed.add(position)
             stack.extend(value for value in node_inputs(graph.node[position]) if value)
-    nodes = [node for i, node in enumerate(graph.node) if i in needed]
+    nodes = _sorted([node for i, node in enumerate(graph.node) if i in needed])
     initializers = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:]
     graph.node.extend(nodes)
     del graph.initializer[:]
     graph.initializer.extend(initializers)
+
+
+def _sorted(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return the nodes in an order in which each comes after those it reads from, and else unchanged."""
+    producer = {output: i for i, node in enumerate(nodes) for output in node.output if output}
+    order: list[int] = []
+    done: set[int] = set()
+    for start in range(len(nodes)):
+        stack = [start]
+        while stack:
+            position = stack[-1]
+            before = {producer[name] for name in node_inputs(nodes[position]) if name in producer} - done
+            before.discard(position)
+            if position in done:
+                stack.pop()
+            elif before:
+                stack.extend(sorted(before, reverse=True))
+            else:
+                done.add(position)
+                order.append(stack.pop())
+    return [nodes[position] for position in order]
 
 
 def node_inputs(node: onnx.NodeProto) -> list[str]:

@@ -2,24 +2,31 @@
 
 A node lies behind the boundary if a trainable parameter or another such node feeds it. The boundary
 is every value that crosses; it may be more than one tensor, and it is the network's input where the
-first layer trains.
+first layer trains. Values that cross but hold no features (shapes computed from the batch's size,
+constants) are computed anew behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgetl import runtime
 from edgetl.artifacts import Preprocessing, TensorSpec
 from edgetl.errors import ModelError
-from edgetl.graphs import join, make_model
+from edgetl.graphs import join, make_model, replace_parameters
 from edgetl.preparation.graph import node_inputs, prune
+from edgetl.preparation.heads import Network
+from edgetl.preparation.simplify import freeze_batch_normalization, simplify
+from edgetl.preparation.sources.clean import clean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,11 @@ class Parts:
 
     Attributes:
         backbone: input → features; None where nothing is frozen before the first trainable layer.
-        trainable: features → logits, with the parameters' initial values.
+        trainable: features → `batch_logits`, with the parameters' initial values.
         input: the network's input for one sample.
         features: the boundary's tensors for one sample.
         parameters: the trainable parameters.
-        frozen_elements: number of elements of all other weights.
+        frozen: all other parameters.
     """
 
     backbone: onnx.ModelProto | None
@@ -40,101 +47,195 @@ class Parts:
     input: TensorSpec
     features: tuple[TensorSpec, ...]
     parameters: tuple[TensorSpec, ...]
-    frozen_elements: int
+    frozen: tuple[TensorSpec, ...]
 
 
-def split(model: onnx.ModelProto, trainable: Sequence[str], *, image: Preprocessing) -> Parts:
-    """Cut `model` and check by running it that both parts together give what it gives.
+def split(network: Network, trainable: Sequence[str], *, image: Preprocessing) -> Parts:
+    """Cut the network and check by running it that both parts together give what it gives.
 
     Raises:
-        ModelError: a boundary tensor is not one row per sample, or the parts disagree with the whole.
+        ModelError: a boundary tensor is not a fixed number of rows per sample, or the parts disagree
+            with the whole.
     """
-    graph = model.graph
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    graph = network.model.graph
     source = graph.input[0].name
-    behind: set[str] = set(trainable)
-    from_input: set[str] = {source}
-    back_nodes, front_nodes, boundary = [], [], []
+    front_nodes, back_nodes, from_input = _divide(graph, trainable)
+    crossing = _crossing(back_nodes, from_input, {name for node in back_nodes for name in node.output})
+    size = (image.channels, image.height, image.width)
+    boundary = _probe(network.model, crossing, size)
+
+    tail = helper.make_graph(
+        [
+            *boundary.behind,
+            *(node for node in front_nodes if not from_input.intersection(node.output)),
+            *back_nodes,
+        ],
+        "trainable",
+        [helper.make_tensor_value_info(f.name, TensorProto.FLOAT, ["batch", *f.shape]) for f in boundary.features],
+        list(graph.output),
+        initializer=[*graph.initializer, *boundary.constants],
+    )
+    freeze_batch_normalization(tail)
+    prune(tail)
+    backbone = None
+    if [spec.name for spec in boundary.features] != [source]:
+        front = helper.make_graph(
+            [*front_nodes, *boundary.before],
+            "backbone",
+            list(graph.input),
+            [helper.make_tensor_value_info(f.name, TensorProto.FLOAT, ["batch", *f.shape]) for f in boundary.features],
+            initializer=[*graph.initializer, *boundary.shapes],
+        )
+        prune(front)
+        backbone = clean(simplify(make_model(front), ()), outputs=[f.name for f in boundary.features])
+        freeze_batch_normalization(backbone.graph)
+    initializers = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    parts = Parts(
+        backbone=backbone,
+        trainable=make_model(tail),
+        input=TensorSpec(source, size),
+        features=boundary.features,
+        parameters=tuple(TensorSpec(name, initializers[name]) for name in trainable),
+        frozen=tuple(TensorSpec(n, initializers[n]) for n in network.parameters if n not in set(trainable)),
+    )
+    _check_parts(network.model, parts, size)
+    return parts
+
+
+def _divide(graph: onnx.GraphProto, trainable: Sequence[str]) -> tuple[list[NodeProto], list[NodeProto], set[str]]:
+    """Return the nodes before and behind the boundary, and every value that depends on the input."""
+    behind = set(trainable)
+    from_input = {graph.input[0].name}
+    front: list[NodeProto] = []
+    back: list[NodeProto] = []
     for node in graph.node:
         inputs = [name for name in node_inputs(node) if name]
         if from_input.intersection(inputs):
             from_input.update(node.output)
         if behind.intersection(inputs):
             behind.update(node.output)
-            back_nodes.append(node)
+            back.append(node)
         else:
-            front_nodes.append(node)
-    for node in back_nodes:
-        for name in node_inputs(node):
-            if name in from_input and name not in behind and name not in boundary:
-                boundary.append(name)
+            front.append(node)
+    return front, back, from_input
 
-    size = (image.channels, image.height, image.width)
-    samples = np.random.default_rng(0).standard_normal((2, *size)).astype(np.float32)
-    values = _run(model, [*boundary, graph.output[0].name], samples)
-    features = []
-    for name, value in zip(boundary, values, strict=False):
-        if value.ndim == 0 or value.shape[0] != len(samples) or value.dtype != np.float32:
+
+def _crossing(back: Sequence[NodeProto], from_input: set[str], behind: set[str]) -> list[str]:
+    names = [name for node in back for name in node_inputs(node) if name in from_input and name not in behind]
+    return list(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class _Boundary:
+    """The features, and what makes the other crossing values from them: nodes and constants on either side."""
+
+    features: tuple[TensorSpec, ...]
+    before: tuple[NodeProto, ...]
+    behind: tuple[NodeProto, ...]
+    shapes: tuple[TensorProto, ...]
+    constants: tuple[TensorProto, ...]
+
+
+def _probe(model: onnx.ModelProto, crossing: Sequence[str], size: tuple[int, int, int]) -> _Boundary:
+    """Run batches of 2 and 3 and see what each crossing value is.
+
+    A constant (the same in both), a size (integers that are linear in the batch), or features: rows
+    of floats, a fixed number for each sample, which are grouped by sample if there are several.
+    """
+    rng = np.random.default_rng(0)
+    two, three = (
+        dict(zip(crossing, run_graph(model, crossing, rng.standard_normal((n, *size)).astype(np.float32)), strict=True))
+        for n in (2, 3)
+    )
+    features: list[TensorSpec] = []
+    before: list[NodeProto] = []
+    behind: list[NodeProto] = []
+    shapes: list[TensorProto] = []
+    constants: list[TensorProto] = []
+    sizes: list[str] = []
+    for name in crossing:
+        a, b = two[name], three[name]
+        if a.shape == b.shape and a.dtype == b.dtype and (a == b).all():
+            constants.append(numpy_helper.from_array(np.ascontiguousarray(a), name))
+        elif a.dtype == np.int64 and a.shape == b.shape:
+            sizes.append(name)
+        elif a.dtype == np.float32 and a.ndim > 0 and a.shape[1:] == b.shape[1:] and 3 * len(a) == 2 * len(b):
+            rows = len(a) // 2
+            if rows == 1:
+                features.append(TensorSpec(name, a.shape[1:]))
+                continue
+            grouped, together = f"{name}/by_sample", f"{name}/rows"
+            shapes.append(numpy_helper.from_array(np.array([-1, rows, *a.shape[1:]], np.int64), grouped + "/shape"))
+            constants.append(numpy_helper.from_array(np.array([-1, *a.shape[1:]], np.int64), together + "/shape"))
+            before.append(helper.make_node("Reshape", [name, grouped + "/shape"], [grouped]))
+            behind.append(helper.make_node("Reshape", [grouped, together + "/shape"], [name]))
+            features.append(TensorSpec(grouped, (rows, *a.shape[1:])))
+        else:
             raise ModelError(
-                f"the network cannot be cut at {name!r}: it is {value.dtype} {list(value.shape)} for two pictures, "
-                "not one row of floats for each"
+                f"the network cannot be cut at {name!r}, which is {a.dtype} {list(a.shape)} for two pictures and "
+                f"{list(b.shape)} for three: let more of it train, or less"
             )
-        features.append(TensorSpec(name, tuple(value.shape[1:])))
-
-    tail = helper.make_graph(
-        [*(node for node in front_nodes if not from_input.intersection(node.output)), *back_nodes],
-        "trainable",
-        [helper.make_tensor_value_info(f.name, TensorProto.FLOAT, ["batch", *f.shape]) for f in features],
-        list(graph.output),
-        initializer=list(graph.initializer),
-    )
-    prune(tail)
-    backbone = None
-    if boundary != [source]:
-        front = helper.make_graph(
-            front_nodes,
-            "backbone",
-            list(graph.input),
-            [helper.make_tensor_value_info(f.name, TensorProto.FLOAT, ["batch", *f.shape]) for f in features],
-            initializer=list(graph.initializer),
-        )
-        prune(front)
-        backbone = make_model(front)
-    parts = Parts(
-        backbone=backbone,
-        trainable=make_model(tail),
-        input=TensorSpec(source, size),
-        features=tuple(features),
-        parameters=tuple(TensorSpec(name, tuple(initializers[name].dims)) for name in trainable),
-        frozen_elements=sum(
-            int(np.prod(tensor.dims))
-            for tensor in graph.initializer
-            if tensor.name not in trainable and tensor.data_type == TensorProto.FLOAT
-        ),
-    )
-    _check_parts(parts, samples, values[-1])
-    return parts
+    for name in sizes:
+        nodes, tensors = _size_of_batch(name, two[name], three[name], features[0].name)
+        behind.extend(nodes)
+        constants.extend(tensors)
+    return _Boundary(tuple(features), tuple(before), tuple(behind), tuple(shapes), tuple(constants))
 
 
-def _check_parts(parts: Parts, samples: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> None:
+def _size_of_batch(
+    name: str, two: NDArray[Any], three: NDArray[Any], feature: str
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Compute integers that are linear in the batch, given their values for 2 and 3, from a feature's first axis."""
+    slope = three - two
+    tensors = [
+        numpy_helper.from_array(np.atleast_1d(slope), name + "/slope"),
+        numpy_helper.from_array(np.atleast_1d(two - 2 * slope), name + "/offset"),
+        numpy_helper.from_array(np.array(two.shape, np.int64), name + "/shape"),
+    ]
+    nodes = [
+        helper.make_node("Shape", [feature], [name + "/batch"], start=0, end=1),
+        helper.make_node("Mul", [name + "/batch", name + "/slope"], [name + "/linear"]),
+        helper.make_node("Add", [name + "/linear", name + "/offset"], [name + "/sum"]),
+        helper.make_node("Reshape", [name + "/sum", name + "/shape"], [name]),
+    ]
+    return nodes, tensors
+
+
+def _check_parts(model: onnx.ModelProto, parts: Parts, size: tuple[int, int, int]) -> None:
+    """Compare the parts with the whole on a batch, and each sample's features with those it has on its own."""
+    samples = np.random.default_rng(1).standard_normal((5, *size)).astype(np.float32)
     graphs = [part.graph for part in (parts.backbone, parts.trainable) if part is not None]
+    names = [spec.name for spec in parts.features]
     joined = make_model(join(graphs, "joined"))
-    (found,) = _run(joined, [joined.graph.output[0].name], samples)
-    if not np.allclose(found, expected, rtol=1e-4, atol=1e-5):
+    scores = model.graph.output[0].name
+    # a new head is zero, which would hide every difference
+    rng = np.random.default_rng(2)
+    drawn = {spec.name: rng.standard_normal(spec.shape).astype(np.float32) * 0.1 for spec in parts.parameters[-2:]}
+    model = make_model(model.graph)
+    for graph in (joined.graph, model.graph):
+        replace_parameters(graph, drawn)
+    found = run_graph(joined, [*names, scores], samples)
+    (expected,) = run_graph(model, [scores], samples)
+    if not np.allclose(found[-1], expected, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(expected).max()))):
         raise ModelError(
-            f"the cut network differs from the whole by {np.abs(found - expected).max():.3g}: this is an error in "
+            f"the cut network differs from the whole by {np.abs(found[-1] - expected).max():.3g}: this is an error in "
             "edgetl, please report the model"
         )
+    alone = run_graph(joined, names, samples[3:4])
+    for name, batched, single in zip(names, found, alone, strict=False):
+        scale = max(1.0, float(np.abs(single).max()))
+        if not np.allclose(batched[3:4], single, rtol=1e-3, atol=1e-3 * scale):
+            raise ModelError(f"the features {name!r} of one picture depend on the others in its batch")
 
 
-def _run(model: onnx.ModelProto, outputs: Sequence[str], samples: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+def run_graph(model: onnx.ModelProto, outputs: Sequence[str], samples: NDArray[np.float32]) -> list[NDArray[Any]]:
     """Run a graph on `[N, C, H, W]` samples and return any of its values."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    present = {output.name for output in probe.graph.output} | {probe.graph.input[0].name}
+    source = probe.graph.input[0].name
+    present = {output.name for output in probe.graph.output} | {source}
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name not in present)
     session = runtime.open_session(probe.SerializeToString(), threads=runtime.available_cores())
-    name = probe.graph.input[0].name
-    wanted = [output for output in outputs if output != name]
-    found = dict(zip(wanted, session.run(wanted, {name: samples}), strict=True))
-    return [samples if output == name else found[output] for output in outputs]
+    wanted = [output for output in outputs if output != source]
+    found = dict(zip(wanted, session.run(wanted, {source: samples}) if wanted else [], strict=True))
+    return [samples if output == source else found[output] for output in outputs]

@@ -8,9 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgetl import runtime
-from edgetl.artifacts import Preprocessing
+from edgetl.artifacts import BATCH_LOGITS, Preprocessing
 from edgetl.errors import ModelError
-from edgetl.preparation.heads import BATCH_LOGITS, replace_head
+from edgetl.preparation.heads import replace_head
 from edgetl.preparation.sources.export import export
 
 SMALL = Preprocessing(8, 8, resize_size=8)
@@ -18,6 +18,10 @@ SMALL = Preprocessing(8, 8, resize_size=8)
 
 def body() -> list[nn.Module]:
     return [nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+
+
+def _with_classes(exported: tuple[onnx.ModelProto, tuple[str, ...]]) -> tuple[onnx.ModelProto, int, tuple[str, ...]]:
+    return exported[0], 3, exported[1]
 
 
 MODULES = {
@@ -35,7 +39,7 @@ MODULES = {
 def test_the_classifier_of_a_module_is_replaced(name: str) -> None:
     torch.manual_seed(0)
     module = MODULES[name]
-    network = replace_head(export(module, SMALL), 3)
+    network = replace_head(*_with_classes(export(module, SMALL)))
     weight, bias = network.head
     last = max(i for i, layer in enumerate(module) if isinstance(layer, nn.Linear | nn.Conv2d))
     assert (weight, bias) == (f"{last}.weight", f"{last}.bias")
@@ -55,7 +59,7 @@ def test_the_classifier_of_a_module_is_replaced(name: str) -> None:
 
 
 def test_a_new_head_knows_nothing_yet() -> None:
-    network = replace_head(export(MODULES["linear"], SMALL), 3)
+    network = replace_head(*_with_classes(export(MODULES["linear"], SMALL)))
     session = runtime.open_session(network.model.SerializeToString())
     (found,) = session.run(None, {network.model.graph.input[0].name: np.ones((2, 3, 8, 8), np.float32)})
     assert found.shape == (2, 3)

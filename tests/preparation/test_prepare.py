@@ -98,7 +98,7 @@ def test_an_onnx_file_and_a_module_give_the_same_parts(source: Path, tmp_path: P
     exec(SOURCE, namespace)
     from edgetl.artifacts import Preprocessing
 
-    model = export(namespace["build"](), Preprocessing(12, 12, resize_size=12))  # type: ignore[operator]
+    model, _ = export(namespace["build"](), Preprocessing(12, 12, resize_size=12))  # type: ignore[operator]
     onnx.save(model, tmp_path / "net.onnx")
     first = prepare(str(tmp_path / "net.onnx"), out=tmp_path / "a", classes=4)
     prepare(f"{source}:build", out=tmp_path / "b", classes=4, preprocessing=SIZE)
@@ -173,7 +173,7 @@ def test_an_existing_directory_is_replaced_only_by_force(source: Path, tmp_path:
         ("{file}:build", {"model_args": {"fail": True}}, "as asked"),
         ("{file}:build", {"model_args": {"depth": 3}}, "depth"),
         ("{file}:build", {"weights": "missing.pt"}, "missing.pt does not exist"),
-        ("{file}:build", {"train": ["half"]}, "'half' is not known"),
+        ("{file}:build", {"train": ["half"]}, "'half' is neither a policy"),
         ("{file}:build", {"preprocessing": {"interpolation": "lanczos"}}, "lanczos"),
         ("{file}:build", {"preprocessing": {"sizes": 3}}, "no field sizes"),
         ("{file}:build", {"preprocessing": {"size": 12, "std": (0.0,)}}, "must be positive"),

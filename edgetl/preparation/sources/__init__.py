@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A pretrained classifier as a graph `[batch, C, H, W]` float32 → scores, and how pictures enter it."""
+    """A pretrained classifier as a graph `[batch, C, H, W]` float32 → scores, and how pictures enter it.
+
+    Attributes:
+        parameters: the names of the initializers that could train, in the source's order.
+    """
 
     model: onnx.ModelProto
+    parameters: tuple[str, ...]
     preprocessing: Preprocessing
     source: Source
 
@@ -45,7 +50,7 @@ def load_source(
         from edgetl.preparation.sources.onnx_file import load_onnx
 
         file = Path(spec)
-        model, own = load_onnx(file, overrides)
+        model, parameters, own = load_onnx(file, overrides)
         source = replace(source, weights_sha256=sha256_file(file))
     else:
         from edgetl.preparation.sources import factory, timm_model
@@ -60,9 +65,8 @@ def load_source(
                 f"{spec!r} is no model source: give timm:NAME, FILE.py:callable, module:callable or MODEL.onnx"
             )
         own = apply_overrides(own, overrides)
-        model = export(module, own)
-        return LoadedModel(model, own, source)
-    return LoadedModel(model, own, source)
+        model, parameters = export(module, own)
+    return LoadedModel(model, parameters, own, source)
 
 
 def apply_overrides(own: Preprocessing, overrides: Mapping[str, Any]) -> Preprocessing:

@@ -1,22 +1,29 @@
-"""Bring a graph into the form the rest of prepare works on."""
+"""Bring a graph into the form the rest of the preparation works on."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import onnx
 from onnx import version_converter
 
 from edgetl import defaults
+from edgetl.artifacts import BATCH_LOGITS
 from edgetl.deployed import IMAGE, LOGITS, PROBABILITIES
 from edgetl.errors import ModelError
 from edgetl.graphs import strip
 from edgetl.preparation.graph import prune
-from edgetl.preparation.heads import BATCH_LOGITS
 
 _RESERVED = {IMAGE, LOGITS, PROBABILITIES, BATCH_LOGITS, "labels"}
 
 
-def clean(model: onnx.ModelProto) -> onnx.ModelProto:
+def clean(model: onnx.ModelProto, *, outputs: Sequence[str] = ()) -> onnx.ModelProto:
     """Return a copy in edgetl's opset and IR version, with a dynamic batch and no reserved names.
+
+    Constants become initializers, what no output needs is dropped, nodes are in an order that runs.
+
+    Args:
+        outputs: names that the outputs must have; an optimizer may have renamed them.
 
     Raises:
         ModelError: the opset cannot be converted, or an operator is not a standard one.
@@ -40,13 +47,16 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     _constants_to_initializers(graph)
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in initializers]  # IR 3 lists weights as inputs
-    del graph.input[:]
-    graph.input.extend(inputs)
     if len(inputs) != 1:
         raise ModelError(f"the model has {len(inputs)} inputs; a picture classifier has one")
     inputs[0].type.tensor_type.shape.dim[0].dim_param = "batch"
-    graph.input[0].CopyFrom(inputs[0])
-    _rename_reserved(graph)
+    del graph.input[:]
+    graph.input.extend(inputs)
+    _rename(graph, {name: f"{name}_" for name in _RESERVED})
+    for output, name in zip(list(graph.output), outputs, strict=False):
+        if output.name != name:
+            graph.node.append(onnx.helper.make_node("Identity", [output.name], [name]))
+            output.name = name
     prune(graph)
     strip(result)
     return result
@@ -55,22 +65,36 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     nodes = []
     for node in graph.node:
-        value = next((a.t for a in node.attribute if a.name == "value"), None)
-        if node.op_type == "Constant" and value is not None:
-            tensor = onnx.TensorProto()
-            tensor.CopyFrom(value)
-            tensor.name = node.output[0]
-            graph.initializer.append(tensor)
+        value = _constant_value(node) if node.op_type == "Constant" else None
+        if value is not None:
+            value.name = node.output[0]
+            graph.initializer.append(value)
         else:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
 
 
-def _rename_reserved(graph: onnx.GraphProto) -> None:
+def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return what a Constant holds, whichever of its attributes says so; None for a sparse tensor."""
+    attribute = node.attribute[0]
+    tensor = onnx.TensorProto()
+    if attribute.name == "value":
+        tensor.CopyFrom(attribute.t)
+        return tensor
+    kinds = {"value_float": ("f", 1), "value_floats": ("floats", 1), "value_int": ("i", 7), "value_ints": ("ints", 7)}
+    if attribute.name not in kinds:
+        return None
+    field, data_type = kinds[attribute.name]
+    value = getattr(attribute, field)
+    many = field.endswith("s")
+    return onnx.helper.make_tensor("", data_type, [len(value)] if many else [], value if many else [value])
+
+
+def _rename(graph: onnx.GraphProto, wanted: dict[str, str]) -> None:
     """Give way where the graph uses a name that edgetl's own graphs use."""
     taken = {name for node in graph.node for name in (*node.input, *node.output)}
-    renamed = {name: f"{name}_" for name in _RESERVED & taken}
+    renamed = {name: new for name, new in wanted.items() if name in taken}
     while clash := {name for name, new in renamed.items() if new in taken}:
         renamed.update({name: renamed[name] + "_" for name in clash})
     for node in graph.node:

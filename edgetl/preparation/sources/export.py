@@ -1,4 +1,4 @@
-"""A torch module to a graph, through torch's dynamo exporter."""
+"""A torch module to a graph whose initializers are the module's parameters, by their own names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,61 +17,86 @@ from torch import nn
 from edgetl import defaults, runtime
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
+from edgetl.preparation.simplify import simplify
 from edgetl.preparation.sources.clean import clean
 
 
-def export(module: nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
+def export(module: nn.Module, preprocessing: Preprocessing) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Export in evaluation mode with a dynamic batch, and check the graph against the module.
+
+    The exporter's own optimizer would fold batch normalisation into convolutions and rename
+    transposed weights; without it every parameter keeps its name and can be trained, and `simplify`
+    does the rest.
+
+    Returns:
+        The graph, and the names of the module's parameters in it, in the module's order.
 
     Raises:
         ModelError: the exporter fails, or the graph computes something else.
     """
     module.eval()
     shape = (preprocessing.channels, preprocessing.height, preprocessing.width)
-    generator = torch.Generator().manual_seed(0)
-    example = torch.randn(2, *shape, generator=generator)
+    example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     try:
         with torch.no_grad():
             expected = module(example)
     except Exception as error:
         raise ModelError(
-            f"the network does not take pictures of {shape[0]}×{shape[1]}×{shape[2]} (set --size): {error}"
+            f"the network does not take pictures of {shape[0]}×{shape[1]}×{shape[2]} (set --size): {_first_line(error)}"
         ) from None
+    model = export_program(module, example, {0: torch.export.Dim("batch", min=1)})
+    present = {tensor.name for tensor in model.graph.initializer}
+    parameters = tuple(name for name, _ in module.named_parameters() if name in present)
+    stored = {name for name, _ in module.named_buffers()}
+    model = clean(simplify(clean(model), {*parameters, *stored}))
+    _check(model, example, expected)
+    left = {tensor.name for tensor in model.graph.initializer}
+    return model, tuple(name for name in parameters if name in left)
+
+
+def export_program(program: Any, example: torch.Tensor, dynamic: dict[int, Any] | None) -> onnx.ModelProto:
+    """Run torch's dynamo exporter on a module or an exported program, without its optimizer, and quietly.
+
+    Raises:
+        ModelError: the exporter fails.
+    """
     try:
         with warnings.catch_warnings(), _silenced(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module,
+            exported = torch.onnx.export(
+                program,
                 (example,),
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamic_shapes=(dynamic,) if dynamic else None,
                 opset_version=defaults.OPSET,
-                input_names=["input"],
+                optimize=False,
                 verbose=False,
             )
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"torch.onnx.export failed: {first}") from error
-    assert program is not None, "with dynamo=True the exporter returns a program"
-    model = clean(program.model_proto)
-    _check(model, example, expected)
-    return model
+        raise ModelError(f"torch.onnx.export failed: {_first_line(error)}") from error
+    assert exported is not None, "with dynamo=True the exporter returns a program"
+    return exported.model_proto
 
 
 def _check(model: onnx.ModelProto, example: torch.Tensor, expected: object) -> None:
-    if not isinstance(expected, torch.Tensor):
-        raise ModelError(f"the network returns a {type(expected).__name__}, not one tensor of scores")
+    references = expected if isinstance(expected, tuple | list) else (expected,)
+    if not all(isinstance(reference, torch.Tensor) for reference in references):
+        raise ModelError(f"the network returns a {type(expected).__name__}, not a tensor of scores")
     session = runtime.open_session(model.SerializeToString(), threads=runtime.available_cores())
-    (found,) = session.run(None, {model.graph.input[0].name: example.numpy()})
-    reference = expected.numpy()
-    if found.shape != reference.shape or not np.allclose(
-        found, reference, rtol=1e-3, atol=1e-3 * max(1.0, float(np.abs(reference).max()))
-    ):
-        raise ModelError("the exported graph does not compute what the network computes, so it is not used")
+    outputs = session.run(None, {model.graph.input[0].name: example.numpy()})
+    for found, reference in zip(outputs, (reference.numpy() for reference in references), strict=True):
+        scale = max(1.0, float(np.abs(reference).max()))
+        if found.shape != reference.shape or not np.allclose(found, reference, rtol=1e-3, atol=1e-3 * scale):
+            raise ModelError("the exported graph does not compute what the network computes, so it is not used")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 @contextlib.contextmanager
-def _silenced():  # type: ignore[no-untyped-def]
+def _silenced() -> Iterator[None]:
     """Keep the exporter's progress and advice out of the terminal."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,27 @@ from onnx import TensorProto, numpy_helper
 from edgetl import runtime
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
+from edgetl.preparation.graph import GraphIndex
+from edgetl.preparation.simplify import simplify
 from edgetl.preparation.sources.clean import clean
 
+_ELEMENTWISE = {"Add", "Mul"}
+_WEIGHT_OPERANDS = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (1, 2),
+    "MatMul": (0, 1),
+    "BatchNormalization": (1, 2),
+    "LayerNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "GroupNormalization": (1, 2),
+    "PRelu": (1,),
+    "Add": (0, 1),
+    "Mul": (0, 1),
+}
 
-def load_onnx(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, Preprocessing]:
+
+def load_onnx(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tuple[str, ...], Preprocessing]:
     """Read an ONNX classifier with an input `[batch, channels, height, width]`.
 
     A fixed batch is made dynamic, and the result compared with the original on single pictures.
@@ -49,8 +67,29 @@ def load_onnx(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto
         raise ModelError(f"{file} takes pictures of {dims[2]}×{dims[3]} only, so --size cannot change them")
     tensor.shape.dim[2].dim_value, tensor.shape.dim[3].dim_value = own.height, own.width
     _free_batch(model.graph)
+    parameters = find_parameters(model.graph)
+    model = clean(simplify(model, parameters))
     _compare(file, original, model, own)
-    return model, own
+    left = {item.name for item in model.graph.initializer}
+    return model, tuple(name for name in parameters if name in left), own
+
+
+def find_parameters(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """Return the float initializers that are weights, in the order of their use.
+
+    Those are: weights and biases of layers, scales and biases of normalisations, slopes, and any
+    other tensor of more than one element that meets the data in Add or Mul (biases written as Add,
+    layer scales, position embeddings).
+    """
+    index = GraphIndex(graph)
+    found: dict[str, None] = {}
+    for node in graph.node:
+        least = 2 if node.op_type in _ELEMENTWISE else 1
+        for i in _WEIGHT_OPERANDS.get(node.op_type, ()):
+            tensor = index.constant(node.input[i]) if i < len(node.input) else None
+            if tensor is not None and tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= least:
+                found[tensor.name] = None
+    return tuple(found)
 
 
 def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:

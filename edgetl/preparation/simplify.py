@@ -1,0 +1,84 @@
+"""Fold what is constant, but leave parameters alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edgetl.preparation.graph import GraphIndex
+
+
+def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
+    """Return the model after onnxscript's optimizer, which folds constants and removes what does nothing.
+
+    The initializers named by `keep` are graph inputs meanwhile, so nothing is folded into or out of
+    them. With an empty `keep` everything frozen is folded, batch normalisation into convolutions too.
+    """
+    import onnxscript.optimizer
+
+    open_model = onnx.ModelProto()
+    open_model.CopyFrom(model)
+    graph = open_model.graph
+    kept = [tensor for tensor in graph.initializer if tensor.name in keep]
+    folded = [tensor for tensor in graph.initializer if tensor.name not in keep]
+    del graph.initializer[:]
+    graph.initializer.extend(folded)
+    graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in kept)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = onnxscript.optimizer.optimize(open_model)
+    assert isinstance(result, onnx.ModelProto), "the optimizer returns what it is given"
+    graph = result.graph
+    names = {tensor.name for tensor in kept}
+    inputs = [value for value in graph.input if value.name not in names]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend(kept)
+    return result
+
+
+def freeze_batch_normalization(graph: onnx.GraphProto) -> None:
+    """Replace every BatchNormalization by what it computes with frozen statistics.
+
+    y = x · s + (bias - mean · s) with s = scale / √(variance + ε), per channel. Scale and bias stay
+    the parameters they are; mean and variance become constants that nothing can change. ONNX Runtime
+    folds the expression when it opens a graph whose parameters are constants.
+    """
+    index = GraphIndex(graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "BatchNormalization" or not {node.input[3], node.input[4]} <= index.initializers.keys():
+            nodes.append(node)
+            continue
+        x, scale, bias, mean, variance = node.input
+        shape = index.shape(x)
+        trailing = len(shape) - 2 if shape is not None else 2
+        epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+        inverse = 1 / np.sqrt(numpy_helper.to_array(index.initializers[variance]).astype(np.float64) + epsilon)
+        offset = -numpy_helper.to_array(index.initializers[mean]).astype(np.float64) * inverse
+        prefix = f"{node.output[0]}/"
+        constants: dict[str, NDArray[Any]] = {
+            "inverse": inverse.astype(np.float32),
+            "offset": offset.astype(np.float32),
+            "shape": np.array([1, -1, *[1] * trailing], np.int64),
+        }
+        graph.initializer.extend(numpy_helper.from_array(value, prefix + name) for name, value in constants.items())
+
+        def add(op: str, inputs: list[str], output: str) -> None:
+            nodes.append(helper.make_node(op, inputs, [output]))
+
+        add("Mul", [scale, prefix + "inverse"], prefix + "s")
+        add("Mul", [scale, prefix + "offset"], prefix + "scaled_offset")
+        add("Add", [prefix + "scaled_offset", bias], prefix + "t")
+        add("Reshape", [prefix + "s", prefix + "shape"], prefix + "s_map")
+        add("Reshape", [prefix + "t", prefix + "shape"], prefix + "t_map")
+        add("Mul", [x, prefix + "s_map"], prefix + "scaled")
+        add("Add", [prefix + "scaled", prefix + "t_map"], node.output[0])
+    del graph.node[:]
+    graph.node.extend(nodes)
