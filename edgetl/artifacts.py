@@ -52,10 +52,14 @@ class Preprocessing:
         height, width: size of the network's input in pixels.
         channels: 3 (RGB) or 1 (luminance, ITU-R 601-2 as Pillow computes it).
         resize: `crop` scales the shorter side to `resize_size` pixels and takes the centre;
-            `squash` scales both sides to the input size, whatever the aspect ratio.
-        resize_size: in pixels; used by `crop`.
+            `squash` scales both sides to the input size, whatever the aspect ratio; `squash_crop`
+            scales both sides to `resize_size` and takes the centre.
+        resize_size: in pixels; used by `crop` and `squash_crop`.
         interpolation: `bilinear` or `bicubic`, both antialiased, or `nearest`.
-        mean, std: per channel, for values in 0..1.
+        mean, std: per channel, for values in 0..1, in the order of the network's channels.
+        channel_order: `rgb` or `bgr`, for networks that take blue first.
+        crop_corner: where the centre lies between two pixels, its corner is rounded half to even
+            (`even`, as torchvision does) or down (`down`, as Transformers does).
     """
 
     height: int = 224
@@ -66,6 +70,8 @@ class Preprocessing:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    channel_order: str = "rgb"
+    crop_corner: str = "even"
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,8 @@ class Manifest:
         classes: number of logits.
         features: the tensors at the freeze boundary, for one sample; the training graph's inputs.
         trainable: the parameters that train, by name; `frozen` are all others.
+        backbone_macs, trainable_macs: multiply-accumulates of a forward pass for one sample, before
+            and behind the boundary.
         files: SHA-256 of every other file, by path relative to the directory.
     """
 
@@ -112,6 +120,8 @@ class Manifest:
     policy: tuple[str, ...]
     trainable: tuple[TensorSpec, ...]
     frozen: tuple[TensorSpec, ...]
+    backbone_macs: int
+    trainable_macs: int
     loss: str
     optimizer: Optimizer
     opset: int

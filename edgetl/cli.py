@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,6 +108,8 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
         result,
         f"{result.artifacts} is ready: {result.classes} classes, {result.size_mb:.1f} MB, in {result.seconds:.0f} s",
         f"  trains {result.trainable_parameters:,} parameters; {result.frozen_parameters:,} are frozen",
+        f"  {result.trainable_macs / 1e6:,.1f} million multiply-accumulates behind the boundary, "
+        f"{result.backbone_macs / 1e6:,.1f} before it",
         f"  features per picture: {shapes} ({result.feature_kb_per_image:.1f} kB)",
         f"next: edgetl finetune {result.artifacts} DATA --out runs/{Path(result.artifacts).name}",
     )
@@ -252,7 +255,7 @@ def inspect(path: str, as_json: bool) -> None:
         import edgetl
 
         found = edgetl.describe(path)
-    _finish(as_json, found, *_outline(found))
+    _finish(as_json, found, *(_artifacts_outline(found) if found["kind"] == "artifacts" else _outline(found)))
 
 
 @main.command()
@@ -345,6 +348,25 @@ def _finish(as_json: bool, result: Any, *lines: str) -> None:
         return
     for line in lines:
         click.echo(line)
+
+
+def _artifacts_outline(found: dict[str, Any]) -> Iterator[str]:
+    """A prepared directory: what it is, what trains, the boundary, and a line for every parameter."""
+    yield from _outline({k: v for k, v in found.items() if k not in ("trainable", "frozen", "features", "files")})
+    yield "boundary, for one picture:"
+    for spec in found["features"]:
+        size = 4 * math.prod(spec["shape"])
+        yield f"  {spec['name']}  {spec['shape']}  {size / 1e3:,.1f} kB"
+    for name, title in (("backbone", "frozen"), ("trainable", "trainable")):
+        count = sum(math.prod(spec["shape"]) for spec in found[title])
+        yield f"{name}: {count:,} {title} parameters, {found[f'{name}_macs'] / 1e6:,.1f} million multiply-accumulates"
+    yield "parameters (* trains):"
+    for mark, title in ((" ", "frozen"), ("*", "trainable")):
+        for spec in found[title]:
+            yield f" {mark} {spec['name']}  {spec['shape']}"
+    yield "files:"
+    for file, entry in found["files"].items():
+        yield f"  {file}  {entry['bytes']:,} bytes  {entry['sha256'][:12]}"
 
 
 def _outline(value: Any, indent: int = 0) -> Iterator[str]:

@@ -57,14 +57,40 @@ def replace_parameters(graph: onnx.GraphProto, parameters: Mapping[str, NDArray[
 def join(graphs: Sequence[onnx.GraphProto], name: str) -> onnx.GraphProto:
     """Chain graphs: each reads, by name, what those before it make; the last one's outputs remain.
 
-    Names that two graphs use for different things must not exist; an initializer that two graphs
-    share is kept once.
+    Where a later graph uses a name of its own that an earlier one has taken, it gets another.
     """
     nodes: list[onnx.NodeProto] = []
-    initializers: dict[str, onnx.TensorProto] = {}
+    initializers: list[onnx.TensorProto] = []
+    taken: set[str] = set()
     for graph in graphs:
+        outputs = {output.name for output in graph.output}
+        own = {tensor.name for tensor in graph.initializer} | {o for node in graph.node for o in node.output if o}
+        graph = _renamed(graph, {old: _free(old, taken | own) for old in (own & taken) - outputs})
         nodes.extend(graph.node)
-        initializers.update((tensor.name, tensor) for tensor in graph.initializer)
-    return helper.make_graph(
-        nodes, name, list(graphs[0].input), list(graphs[-1].output), initializer=list(initializers.values())
-    )
+        initializers.extend(graph.initializer)
+        taken.update(tensor.name for tensor in graph.initializer)
+        taken.update(output for node in graph.node for output in node.output)
+    joined = helper.make_graph(nodes, name, list(graphs[0].input), list(graphs[-1].output), initializer=initializers)
+    for node in joined.node:
+        node.name = ""  # two nodes must not have the same name, but none is needed
+    return joined
+
+
+def _renamed(graph: onnx.GraphProto, names: Mapping[str, str]) -> onnx.GraphProto:
+    if not names:
+        return graph
+    result = onnx.GraphProto()
+    result.CopyFrom(graph)
+    for node in result.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, value) for value in values]
+    for tensor in result.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    return result
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number = 2
+    while f"{name}/{number}" in taken:
+        number += 1
+    return f"{name}/{number}"

@@ -67,13 +67,18 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(model: Path | bytes, *, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Open an inference session on the CPU that computes each call with `threads` threads."""
+def open_session(model: Path | bytes, *, threads: int = 1, optimize: bool = True) -> onnxruntime.InferenceSession:
+    """Open an inference session on the CPU that computes each call with `threads` threads.
+
+    Without `optimize` the graph runs as it stands, node by node.
+    """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model if isinstance(model, bytes) else os.fspath(model)
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import edgetl
 from edgetl import defaults, runtime, storage
@@ -26,6 +26,10 @@ from edgetl.data.folder import find_split, open_folder
 from edgetl.errors import EdgetlError, ModelError
 from edgetl.events import OnEvent, Stage, ignore
 
+if TYPE_CHECKING:
+    from edgetl.preparation.decompose import Obstacle
+    from edgetl.preparation.heads import Network
+
 
 @dataclass(frozen=True)
 class PrepareResult:
@@ -36,6 +40,8 @@ class PrepareResult:
         features: the boundary's tensors with their shape per image.
         feature_kb_per_image: what the cache keeps for each image, 10^3 bytes.
         trainable_parameters, frozen_parameters: numbers of elements.
+        backbone_macs, trainable_macs: multiply-accumulates for one image, before and behind the
+            boundary.
     """
 
     artifacts: str
@@ -45,6 +51,8 @@ class PrepareResult:
     feature_kb_per_image: float
     trainable_parameters: int
     frozen_parameters: int
+    backbone_macs: int
+    trainable_macs: int
     preprocessing: Preprocessing
     size_mb: float
     seconds: float
@@ -92,6 +100,7 @@ def prepare(
     storage.refuse_existing(target, force=force, marker=MANIFEST)
 
     from edgetl.preparation import gradients, heads, policy, split
+    from edgetl.preparation.decompose import obstacles
     from edgetl.preparation.preprocess import build_preprocess
     from edgetl.preparation.sources import load_source
 
@@ -101,6 +110,9 @@ def prepare(
     network = heads.replace_head(loaded.model, count, loaded.parameters, head)
     trainable = policy.trainable_parameters(network, train)
     parts = split.split(network, trainable, image=loaded.preprocessing)
+
+    if found := obstacles(parts.trainable, trainable):
+        raise ModelError(_hindered(found, network, loaded.preprocessing))
 
     with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
         build_preprocess(loaded.preprocessing, parts.input.name, directory / PREPROCESS)
@@ -124,6 +136,8 @@ def prepare(
             policy=tuple(train),
             trainable=parts.parameters,
             frozen=parts.frozen,
+            backbone_macs=parts.backbone_macs,
+            trainable_macs=parts.trainable_macs,
             loss="cross_entropy",
             optimizer=optimizer,
             opset=defaults.OPSET,
@@ -140,11 +154,33 @@ def prepare(
         feature_kb_per_image=sum(4 * spec.elements for spec in parts.features) / 1e3,
         trainable_parameters=sum(spec.elements for spec in parts.parameters),
         frozen_parameters=sum(spec.elements for spec in parts.frozen),
+        backbone_macs=parts.backbone_macs,
+        trainable_macs=parts.trainable_macs,
         preprocessing=loaded.preprocessing,
         size_mb=size / 1e6,
         seconds=time.monotonic() - started,
         peak_rss_mb=runtime.peak_rss_mb(),
     )
+
+
+def _hindered(found: Sequence[Obstacle], network: Network, image: Preprocessing) -> str:
+    """Say which operators cannot be trained through, and which policies need not."""
+    from edgetl.preparation import policy, split
+    from edgetl.preparation.decompose import obstacles
+
+    possible = ["head"]
+    for name in ("norm", "bias", *(f"last:{count}" for count in range(1, len(policy.blocks(network)) + 1))):
+        try:
+            trainable = policy.trainable_parameters(network, [name])
+            if obstacles(split.split(network, trainable, image=image).trainable, trainable):
+                raise ModelError(name)
+        except ModelError:
+            if name.startswith("last"):
+                break
+            continue
+        possible.append(name)
+    listed = "; ".join(f"{item.op_type} {item.node!r} ({item.reason})" for item in found)
+    return f"this share of the network cannot be trained because of {listed}. What can: {', '.join(possible)}"
 
 
 def _labels(

@@ -9,19 +9,22 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from edgetl import defaults
 from edgetl.artifacts import BATCH_LOGITS, ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL, ORT_TRAINING_MODEL, Optimizer
 from edgetl.errors import EngineError, ModelError
-from edgetl.runtime import import_onnxruntime
+from edgetl.preparation.decompose import decompose
+from edgetl.runtime import available_cores, import_onnxruntime, open_session
 
 
 def generate(trainable: onnx.ModelProto, parameters: Sequence[str], optimizer: Optimizer, directory: Path) -> None:
     """Write `ort/{training_model,eval_model,optimizer_model}.onnx` and `ort/checkpoint` below `directory`.
 
     The training model takes the features and `labels` (`[N]` int64) and gives the mean cross-entropy
-    and the logits.
+    and the logits. Operators without a gradient have been rewritten in it (`decompose`), so it is
+    not the graph that is deployed, but computes the same.
 
     Raises:
         EngineError: onnxruntime-training is not installed.
@@ -36,12 +39,14 @@ def generate(trainable: onnx.ModelProto, parameters: Sequence[str], optimizer: O
             f"prepare needs onnxruntime-training ({error}): in a fresh environment, pip install 'edgetl[prepare]'"
         ) from None
 
+    differentiable = decompose(trainable, parameters)
+    _check_same(trainable, differentiable)
     target = directory / "ort"
     target.mkdir()
     try:
         with _quiet() as log:
             artifacts.generate_artifacts(
-                trainable,
+                differentiable,
                 requires_grad=list(parameters),
                 frozen_params=[],
                 loss=artifacts.LossType.CrossEntropyLoss,
@@ -58,6 +63,24 @@ def generate(trainable: onnx.ModelProto, parameters: Sequence[str], optimizer: O
         if name == ORT_OPTIMIZER_MODEL:
             _set_optimizer(model, optimizer)
         onnx.save(model, directory / name)
+
+
+def _check_same(trainable: onnx.ModelProto, differentiable: onnx.ModelProto) -> None:
+    """Check that rewriting the operators has not changed what the graph computes."""
+    rng = np.random.default_rng(0)
+    features = {}
+    for value in trainable.graph.input:
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]]
+        features[value.name] = rng.standard_normal((2, *shape)).astype(np.float32)
+    before, after = (
+        open_session(model.SerializeToString(), threads=available_cores()).run(None, features)[0]
+        for model in (trainable, differentiable)
+    )
+    if not np.allclose(before, after, rtol=1e-4, atol=1e-5 * max(1.0, float(np.abs(before).max()))):
+        raise ModelError(
+            f"rewriting operators changed the logits by {np.abs(before - after).max():.3g}: "
+            "this is an error in edgetl, please report the model"
+        )
 
 
 def _set_optimizer(model: onnx.ModelProto, optimizer: Optimizer) -> None:

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MODES = {"bilinear": "linear", "bicubic": "cubic", "nearest": "nearest"}
+_CHOICES = {
+    "interpolation": tuple(_MODES),
+    "resize": ("crop", "squash", "squash_crop"),
+    "channel_order": ("rgb", "bgr"),
+    "crop_corner": ("even", "down"),
+}
 _PREFIX = "preprocess/"
 
 
@@ -25,22 +31,21 @@ def build_preprocess(spec: Preprocessing, output: str, file: Path) -> None:
     """Write the graph `image` `[height, width, 3]` uint8 → `output` `[1, C, H, W]` float32.
 
     Everything up to the crop is done on uint8 with antialiasing, as Pillow does it: the picture is
-    rounded to 0..255 after resizing, and memory stays a quarter of what floats would take. Sizes
-    are torchvision's: of the longer side, the integer part; of the crop's corner, half to even.
+    rounded to 0..255 after resizing, and memory stays a quarter of what floats would take. The
+    longer side is the integer part of what the aspect ratio gives, as in torchvision.
 
     Raises:
         ModelError: the specification asks for something that does not exist.
     """
-    if spec.interpolation not in _MODES:
-        raise ModelError(f"interpolation {spec.interpolation!r} is not known: choose from {', '.join(_MODES)}")
-    if spec.resize not in ("crop", "squash"):
-        raise ModelError(f"resize {spec.resize!r} is not known: choose crop or squash")
+    for field, choices in _CHOICES.items():
+        if (value := getattr(spec, field)) not in choices:
+            raise ModelError(f"{field} {value!r} is not known: choose from {', '.join(choices)}")
     if spec.channels not in (1, 3) or len(spec.mean) != spec.channels or len(spec.std) != spec.channels:
         raise ModelError(
             f"a picture has 1 or 3 channels, each with a mean and a standard deviation; got {spec.channels} channels, "
             f"mean {list(spec.mean)} and std {list(spec.std)}"
         )
-    if spec.resize == "crop" and spec.resize_size < max(spec.height, spec.width):
+    if spec.resize != "squash" and spec.resize_size < max(spec.height, spec.width):
         raise ModelError(
             f"pictures resized to {spec.resize_size} cannot be cropped to {spec.height}×{spec.width}: "
             "use a crop percentage of at most 1"
@@ -51,8 +56,10 @@ def build_preprocess(spec: Preprocessing, output: str, file: Path) -> None:
     if spec.channels == 1:
         pixels = _luminance(graph, pixels)
     pixels = _resize(graph, pixels, spec)
-    if spec.resize == "crop":
+    if spec.resize != "squash":
         pixels = _center_crop(graph, pixels, spec)
+    if spec.channels == 3 and spec.channel_order == "bgr":
+        pixels = graph.add("Gather", [pixels, graph.integers(2, 1, 0)], axis=1)
     values = graph.add("Cast", [pixels], to=TensorProto.FLOAT)
     mean, std = (np.array(v, np.float64).reshape(1, -1, 1, 1) for v in (spec.mean, spec.std))
     values = graph.add("Mul", [values, graph.constant((1 / (255 * std)).astype(np.float32))])
@@ -105,6 +112,9 @@ def _luminance(graph: _Builder, pixels: str) -> str:
 def _resize(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
     if spec.resize == "squash":
         sizes = graph.integers(spec.height, spec.width)
+    elif spec.resize == "squash_crop":
+        longer = max(spec.height, spec.width)
+        sizes = graph.integers(spec.height * spec.resize_size // longer, spec.width * spec.resize_size // longer)
     else:
         size = graph.add("Shape", [IMAGE], start=0, end=2)
         shorter = graph.add("ReduceMin", [size, graph.integers(0)], keepdims=1)
@@ -126,6 +136,7 @@ def _center_crop(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
     crop = graph.integers(spec.height, spec.width)
     rest = graph.add("Cast", [graph.add("Sub", [size, crop])], to=TensorProto.FLOAT)
     half = graph.add("Mul", [rest, graph.constant(np.array(0.5, np.float32))])
-    corner = graph.add("Cast", [graph.add("Round", [half])], to=TensorProto.INT64)
+    whole = graph.add("Round" if spec.crop_corner == "even" else "Floor", [half])
+    corner = graph.add("Cast", [whole], to=TensorProto.INT64)
     end = graph.add("Add", [corner, crop])
     return graph.add("Slice", [pixels, corner, end, graph.integers(2, 3)])

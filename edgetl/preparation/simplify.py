@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,15 @@ def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
     return result
 
 
-def freeze_batch_normalization(graph: onnx.GraphProto) -> None:
+def freeze_batch_normalization(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> None:
     """Replace every BatchNormalization by what it computes with frozen statistics.
 
     y = x · s + (bias - mean · s) with s = scale / √(variance + ε), per channel. Scale and bias stay
     the parameters they are; mean and variance become constants that nothing can change. ONNX Runtime
     folds the expression when it opens a graph whose parameters are constants.
+
+    Args:
+        ranks: number of axes of values, by name; of each BatchNormalization's input or output.
     """
     index = GraphIndex(graph)
     nodes: list[onnx.NodeProto] = []
@@ -57,16 +60,15 @@ def freeze_batch_normalization(graph: onnx.GraphProto) -> None:
             nodes.append(node)
             continue
         x, scale, bias, mean, variance = node.input
-        shape = index.shape(x)
-        trailing = len(shape) - 2 if shape is not None else 2
+        rank = ranks[x] if x in ranks else ranks[node.output[0]]
         epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
         inverse = 1 / np.sqrt(numpy_helper.to_array(index.initializers[variance]).astype(np.float64) + epsilon)
         offset = -numpy_helper.to_array(index.initializers[mean]).astype(np.float64) * inverse
-        prefix = f"{node.output[0]}/"
+        prefix = f"edgetl/frozen/{node.output[0]}/"
         constants: dict[str, NDArray[Any]] = {
             "inverse": inverse.astype(np.float32),
             "offset": offset.astype(np.float32),
-            "shape": np.array([1, -1, *[1] * trailing], np.int64),
+            "shape": np.array([1, -1, *[1] * (rank - 2)], np.int64),
         }
         graph.initializer.extend(numpy_helper.from_array(value, prefix + name) for name, value in constants.items())
 

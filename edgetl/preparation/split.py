@@ -16,12 +16,13 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edgetl import runtime
 from edgetl.artifacts import Preprocessing, TensorSpec
 from edgetl.errors import ModelError
 from edgetl.graphs import join, make_model, replace_parameters
+from edgetl.preparation.costs import multiply_accumulates
 from edgetl.preparation.graph import node_inputs, prune
 from edgetl.preparation.heads import Network
+from edgetl.preparation.run import run_graph
 from edgetl.preparation.simplify import freeze_batch_normalization, simplify
 from edgetl.preparation.sources.clean import clean
 
@@ -40,6 +41,7 @@ class Parts:
         features: the boundary's tensors for one sample.
         parameters: the trainable parameters.
         frozen: all other parameters.
+        backbone_macs, trainable_macs: multiply-accumulates of a forward pass for one sample.
     """
 
     backbone: onnx.ModelProto | None
@@ -48,6 +50,8 @@ class Parts:
     features: tuple[TensorSpec, ...]
     parameters: tuple[TensorSpec, ...]
     frozen: tuple[TensorSpec, ...]
+    backbone_macs: int
+    trainable_macs: int
 
 
 def split(network: Network, trainable: Sequence[str], *, image: Preprocessing) -> Parts:
@@ -60,9 +64,11 @@ def split(network: Network, trainable: Sequence[str], *, image: Preprocessing) -
     graph = network.model.graph
     source = graph.input[0].name
     front_nodes, back_nodes, from_input = _divide(graph, trainable)
-    crossing = _crossing(back_nodes, from_input, {name for node in back_nodes for name in node.output})
+    behind = {name for node in back_nodes for name in node.output}
+    crossing = _crossing(back_nodes, from_input, behind)
     size = (image.channels, image.height, image.width)
     boundary = _probe(network.model, crossing, size)
+    ranks = _batch_normalization_ranks(network.model, size)
 
     tail = helper.make_graph(
         [
@@ -75,7 +81,7 @@ def split(network: Network, trainable: Sequence[str], *, image: Preprocessing) -
         list(graph.output),
         initializer=[*graph.initializer, *boundary.constants],
     )
-    freeze_batch_normalization(tail)
+    freeze_batch_normalization(tail, ranks)
     prune(tail)
     backbone = None
     if [spec.name for spec in boundary.features] != [source]:
@@ -88,8 +94,9 @@ def split(network: Network, trainable: Sequence[str], *, image: Preprocessing) -
         )
         prune(front)
         backbone = clean(simplify(make_model(front), ()), outputs=[f.name for f in boundary.features])
-        freeze_batch_normalization(backbone.graph)
+        freeze_batch_normalization(backbone.graph, ranks)
     initializers = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    macs = multiply_accumulates(network.model, size)
     parts = Parts(
         backbone=backbone,
         trainable=make_model(tail),
@@ -97,27 +104,48 @@ def split(network: Network, trainable: Sequence[str], *, image: Preprocessing) -
         features=boundary.features,
         parameters=tuple(TensorSpec(name, initializers[name]) for name in trainable),
         frozen=tuple(TensorSpec(n, initializers[n]) for n in network.parameters if n not in set(trainable)),
+        backbone_macs=sum(count for name, count in macs.items() if name not in behind),
+        trainable_macs=sum(count for name, count in macs.items() if name in behind),
     )
     _check_parts(network.model, parts, size)
     return parts
 
 
+def _batch_normalization_ranks(model: onnx.ModelProto, size: tuple[int, int, int]) -> dict[str, int]:
+    """Return the number of axes of every BatchNormalization's input and output, as seen when run."""
+    found = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    inputs = list(dict.fromkeys(node.input[0] for node in found))
+    values = dict(zip(inputs, run_graph(model, inputs, np.zeros((2, *size), np.float32)), strict=True))
+    return {name: values[node.input[0]].ndim for node in found for name in (node.input[0], node.output[0])}
+
+
 def _divide(graph: onnx.GraphProto, trainable: Sequence[str]) -> tuple[list[NodeProto], list[NodeProto], set[str]]:
-    """Return the nodes before and behind the boundary, and every value that depends on the input."""
-    behind = set(trainable)
-    from_input = {graph.input[0].name}
-    front: list[NodeProto] = []
-    back: list[NodeProto] = []
+    """Return the nodes before and behind the boundary, and every value that depends on the input.
+
+    Arithmetic on sizes alone stands on both sides where both need it.
+    """
+    source = graph.input[0].name
+    trained, from_input, from_data = set(trainable), {source}, {source}
     for node in graph.node:
         inputs = [name for name in node_inputs(node) if name]
         if from_input.intersection(inputs):
             from_input.update(node.output)
-        if behind.intersection(inputs):
-            behind.update(node.output)
-            back.append(node)
-        else:
-            front.append(node)
-    return front, back, from_input
+        if from_data.intersection(inputs) and node.op_type not in ("Shape", "Size"):
+            from_data.update(node.output)
+        if trained.intersection(inputs):
+            trained.update(node.output)
+    front = [node for node in graph.node if not trained.intersection(node.output)]
+
+    producer = {output: node for node in graph.node for output in node.output if output}
+    behind = {name for name in trained if name in producer}
+    stack = list(behind)
+    while stack:
+        for name in node_inputs(producer[stack.pop()]):
+            is_arithmetic = name in producer and producer[name].op_type not in ("Shape", "Size")
+            if is_arithmetic and name in from_input and name not in from_data | behind:
+                behind.add(name)
+                stack.append(name)
+    return front, [node for node in graph.node if behind.intersection(node.output)], from_input
 
 
 def _crossing(back: Sequence[NodeProto], from_input: set[str], behind: set[str]) -> list[str]:
@@ -164,7 +192,7 @@ def _probe(model: onnx.ModelProto, crossing: Sequence[str], size: tuple[int, int
             if rows == 1:
                 features.append(TensorSpec(name, a.shape[1:]))
                 continue
-            grouped, together = f"{name}/by_sample", f"{name}/rows"
+            grouped, together = f"edgetl/{name}/by_sample", f"edgetl/{name}/rows"
             shapes.append(numpy_helper.from_array(np.array([-1, rows, *a.shape[1:]], np.int64), grouped + "/shape"))
             constants.append(numpy_helper.from_array(np.array([-1, *a.shape[1:]], np.int64), together + "/shape"))
             before.append(helper.make_node("Reshape", [name, grouped + "/shape"], [grouped]))
@@ -187,16 +215,17 @@ def _size_of_batch(
 ) -> tuple[list[NodeProto], list[TensorProto]]:
     """Compute integers that are linear in the batch, given their values for 2 and 3, from a feature's first axis."""
     slope = three - two
+    prefix = f"edgetl/{name}/"
     tensors = [
-        numpy_helper.from_array(np.atleast_1d(slope), name + "/slope"),
-        numpy_helper.from_array(np.atleast_1d(two - 2 * slope), name + "/offset"),
-        numpy_helper.from_array(np.array(two.shape, np.int64), name + "/shape"),
+        numpy_helper.from_array(np.atleast_1d(slope), prefix + "slope"),
+        numpy_helper.from_array(np.atleast_1d(two - 2 * slope), prefix + "offset"),
+        numpy_helper.from_array(np.array(two.shape, np.int64), prefix + "shape"),
     ]
     nodes = [
-        helper.make_node("Shape", [feature], [name + "/batch"], start=0, end=1),
-        helper.make_node("Mul", [name + "/batch", name + "/slope"], [name + "/linear"]),
-        helper.make_node("Add", [name + "/linear", name + "/offset"], [name + "/sum"]),
-        helper.make_node("Reshape", [name + "/sum", name + "/shape"], [name]),
+        helper.make_node("Shape", [feature], [prefix + "batch"], start=0, end=1),
+        helper.make_node("Mul", [prefix + "batch", prefix + "slope"], [prefix + "linear"]),
+        helper.make_node("Add", [prefix + "linear", prefix + "offset"], [prefix + "sum"]),
+        helper.make_node("Reshape", [prefix + "sum", prefix + "shape"], [name]),
     ]
     return nodes, tensors
 
@@ -226,16 +255,3 @@ def _check_parts(model: onnx.ModelProto, parts: Parts, size: tuple[int, int, int
         scale = max(1.0, float(np.abs(single).max()))
         if not np.allclose(batched[3:4], single, rtol=1e-3, atol=1e-3 * scale):
             raise ModelError(f"the features {name!r} of one picture depend on the others in its batch")
-
-
-def run_graph(model: onnx.ModelProto, outputs: Sequence[str], samples: NDArray[np.float32]) -> list[NDArray[Any]]:
-    """Run a graph on `[N, C, H, W]` samples and return any of its values."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    source = probe.graph.input[0].name
-    present = {output.name for output in probe.graph.output} | {source}
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name not in present)
-    session = runtime.open_session(probe.SerializeToString(), threads=runtime.available_cores())
-    wanted = [output for output in outputs if output != source]
-    found = dict(zip(wanted, session.run(wanted, {source: samples}) if wanted else [], strict=True))
-    return [samples if output == source else found[output] for output in outputs]

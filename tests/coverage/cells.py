@@ -1,0 +1,177 @@
+"""One cell of the matrix: an architecture with a policy, and the proof that its gradients are right."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from edgetl import defaults, runtime
+from edgetl.artifacts import BATCH_LOGITS, ORT_CHECKPOINT, ORT_EVAL_MODEL, ORT_TRAINING_MODEL, Optimizer, Preprocessing
+from edgetl.engines.ort_training import import_training_api
+from edgetl.graphs import join, make_model, replace_parameters
+from edgetl.preparation import gradients, policy, split
+from edgetl.preparation.heads import Network
+
+CLASSES = 5
+BATCH = 3
+ADAMW = Optimizer("adamw", defaults.ADAMW_BETAS, defaults.ADAMW_EPSILON, defaults.ADAMW_WEIGHT_DECAY)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was found.
+
+    Attributes:
+        feature_kb: of the features of one picture, 10^3 bytes.
+        slope_error: relative difference between the loss's slope along the gradient, measured by
+            central differences of the graph that is deployed, and the gradient's norm.
+        logits_error: largest difference between the engine's logits and those of the deployed graph
+            after a step, relative to the largest logit.
+    """
+
+    policy: str
+    trainable: int
+    frozen: int
+    feature_kb: float
+    slope_error: float
+    logits_error: float
+
+
+def measure(network: Network, image: Preprocessing, name: str, directory: Path) -> Cell:
+    """Cut, differentiate, take gradients and a step; see `Cell`."""
+    trainable = policy.trainable_parameters(network, [name])
+    network = with_random_head(network)
+    parts = split.split(network, trainable, image=image)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    gradients.generate(parts.trainable, trainable, ADAMW, directory)
+
+    rng = np.random.default_rng(0)
+    pictures = rng.standard_normal((BATCH, image.channels, image.height, image.width)).astype(np.float32)
+    targets = rng.integers(0, CLASSES, BATCH)
+    names = [spec.name for spec in parts.features]
+    features = [pictures] if parts.backbone is None else _run(parts.backbone, names, {parts.input.name: pictures})
+    features = [np.ascontiguousarray(feature) for feature in features]
+
+    training = Training(directory)
+    loss, found = training.gradients(features, targets)
+    values = training.parameters()
+    assert set(found) == set(trainable), "every trainable parameter has a gradient"
+    deployed = Deployed(parts.trainable, trainable, dict(zip(names, features, strict=True)), targets)
+    assert abs(deployed.loss(values) - loss) < 1e-4 * max(1.0, abs(loss))
+    slope_error = deployed.slope_error(values, found)
+
+    # after a step of plain gradient descent, the whole graph with the new parameters gives the engine's logits
+    length = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in found.values()))
+    moved = {key: (value - 0.01 * found[key] / max(length, 1e-12)).astype(np.float32) for key, value in values.items()}
+    training.set(moved)
+    engine_logits = training.logits(features, targets)
+    tail = onnx.GraphProto()
+    tail.CopyFrom(parts.trainable.graph)
+    replace_parameters(tail, moved)
+    whole = make_model(join([p for p in (parts.backbone and parts.backbone.graph, tail) if p is not None], "whole"))
+    (logits,) = _run(whole, [BATCH_LOGITS], {parts.input.name: pictures})
+    error = float(np.abs(engine_logits - logits).max() / max(1e-6, float(np.abs(logits).max())))
+    return Cell(
+        policy=name,
+        trainable=sum(spec.elements for spec in parts.parameters),
+        frozen=sum(spec.elements for spec in parts.frozen),
+        feature_kb=sum(4 * spec.elements for spec in parts.features) / 1e3,
+        slope_error=slope_error,
+        logits_error=error,
+    )
+
+
+def with_random_head(network: Network) -> Network:
+    """A head of zeros sends no gradient back, so give it values for the proof."""
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    rng = np.random.default_rng(1)
+    drawn = {name: rng.standard_normal(shapes[name]).astype(np.float32) for name in network.head}
+    scaled = {name: value / np.sqrt(max(1, value[0].size)) for name, value in drawn.items()}
+    replace_parameters(model.graph, {name: value.astype(np.float32) for name, value in scaled.items()})
+    return Network(model, network.parameters, network.head)
+
+
+class Training:
+    """onnxruntime-training's module over generated artifacts, without an optimizer."""
+
+    def __init__(self, directory: Path) -> None:
+        api = import_training_api()
+        self._state = api.CheckpointState.load_checkpoint(os.fspath(directory / ORT_CHECKPOINT))
+        options = runtime.import_onnxruntime().SessionOptions()
+        options.log_severity_level = 3
+        self._module = api.Module(
+            os.fspath(directory / ORT_TRAINING_MODEL), self._state, os.fspath(directory / ORT_EVAL_MODEL),
+            session_options=options,
+        )  # fmt: skip
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        return {name: parameter.data.copy() for name, parameter in self._state.parameters if parameter.requires_grad}
+
+    def set(self, values: dict[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            self._state.parameters[name] = np.ascontiguousarray(value)
+
+    def gradients(self, features: list[np.ndarray], targets: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+        self._module.train()
+        loss = self._module(*features, targets)[0]
+        return float(loss), {n: p.grad.copy() for n, p in self._state.parameters if p.requires_grad}
+
+    def logits(self, features: list[np.ndarray], targets: np.ndarray) -> np.ndarray:
+        self._module.eval()
+        return np.asarray(self._module(*features, targets)[1])
+
+
+class Deployed:
+    """The graph that is deployed, as a function of its trainable parameters; its loss in float64."""
+
+    def __init__(
+        self, model: onnx.ModelProto, trainable: tuple[str, ...], features: dict[str, np.ndarray], targets: np.ndarray
+    ) -> None:
+        opened = onnx.ModelProto()
+        opened.CopyFrom(model)
+        graph = opened.graph
+        moved = [tensor for tensor in graph.initializer if tensor.name in set(trainable)]
+        kept = [tensor for tensor in graph.initializer if tensor.name not in set(trainable)]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+        graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in moved)
+        self._session = runtime.open_session(opened.SerializeToString(), threads=2)
+        self._features, self._targets = features, targets
+
+    def loss(self, values: dict[str, np.ndarray]) -> float:
+        logits = self._session.run([BATCH_LOGITS], {**self._features, **values})[0].astype(np.float64)
+        logits -= logits.max(1, keepdims=True)
+        log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        return float(-log_probabilities[np.arange(len(self._targets)), self._targets].mean())
+
+    def slope_error(self, values: dict[str, np.ndarray], gradient: dict[str, np.ndarray]) -> float:
+        """Central differences along the gradient, at the best of several step lengths.
+
+        Too long a step sees the curvature (and kinks of ReLU), too short a one the rounding of
+        float32; only one of them needs to be in between.
+        """
+        norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in gradient.values()))
+        errors = []
+        for change in (3e-2, 1e-2, 3e-3, 1e-3, 3e-4):
+            step = change / norm  # so that the loss changes by about `change`
+            ahead, back = (
+                self.loss({k: (v + sign * step * gradient[k] / norm).astype(np.float32) for k, v in values.items()})
+                for sign in (1, -1)
+            )
+            errors.append(abs((ahead - back) / (2 * step) - norm) / norm)
+        return float(min(errors))
+
+
+def _run(model: onnx.ModelProto, outputs: list[str], inputs: dict[str, Any]) -> list[np.ndarray]:
+    session = runtime.open_session(model.SerializeToString(), threads=2)
+    return list(session.run(outputs, inputs))
