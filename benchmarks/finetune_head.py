@@ -16,14 +16,17 @@ making artifacts is preparation and not timed.
 
 The interpreter that runs this file needs edgetl[dev]; the device's needs edgetl[ort-training] only,
 and no torch. Children inherit the environment: where torchvision does not match torch,
-PYTHONPATH=tests/torchvision_standin helps.
+PYTHONPATH=tests/torchvision_standin helps. Linux only, for the peak memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -57,7 +60,11 @@ class Result:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no child outlives this process
     options = parse_arguments()
+    machine = describe_machine(options.device_python)
+    if machine["load"] > 0.5:
+        log(f"the load is {machine['load']:.1f}: something else runs here and will disturb the numbers")
     with tempfile.TemporaryDirectory(prefix="edgetl-benchmark-") as directory:
         bench = Bench(Path(directory), options)
         bench.prepare()
@@ -65,7 +72,6 @@ def main() -> None:
         for result in bench.run():
             log(f"{result.name}: {result.seconds:.1f} s, {result.peak_rss_mb:.0f} MB, {result.accuracy:.1%}")
             results.append(result)
-    machine = describe_machine(options.device_python)
     if options.json:
         raw = {"machine": machine, "job": asdict(bench.job), "runs": [asdict(result) for result in results]}
         options.json.write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
@@ -93,6 +99,8 @@ def parse_arguments() -> argparse.Namespace:
     for path in (options.data / "train", options.data / "test", options.weights):
         if not path.exists():
             parser.error(f"{path} does not exist")
+    if shutil.which(options.device_python) is None:
+        parser.error(f"{options.device_python} is no program")
     if options.repeat < 1 or options.epochs < 1:
         parser.error("--repeat and --epochs must be at least 1")
     return options
@@ -186,9 +194,13 @@ def run(command: Sequence[str]) -> tuple[float, list[dict[str, Any]]]:
         started = time.monotonic()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8") as process:
             assert process.stdout is not None
-            first = process.stdout.readline()
-            seconds = time.monotonic() - started
-            lines = [first, *process.stdout]
+            try:
+                first = process.stdout.readline()
+                seconds = time.monotonic() - started
+                lines = [first, *process.stdout]
+            except BaseException:
+                process.kill()
+                raise
         if process.returncode != 0:
             errors.seek(0)
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{errors.read()[-4000:]}")
@@ -244,6 +256,7 @@ def describe_machine(device_python: str) -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": available_cores(),
+        "load": os.getloadavg()[0],
         "system": platform.platform(),
         "workstation": versions(sys.executable),
         "device": versions(device_python),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def open_artifacts(directory: Path) -> tuple[Any, Any]:
     return module, api.Optimizer(os.fspath(directory / "optimizer_model.onnx"), module)
 
 
-def batches(samples: list[Sample] | tuple[Sample, ...], spec: Preprocessing, size: int) -> Iterator[Batch]:
+def batches(samples: Sequence[Sample], spec: Preprocessing, size: int) -> Iterator[Batch]:
     """Read pictures, `[N, 3, H, W]` float32, and their classes, `[N]` int64."""
     for start in range(0, len(samples), size):
         part = samples[start : start + size]
@@ -84,9 +84,9 @@ def read_picture(path: Path, spec: Preprocessing) -> NDArray[np.float32]:
     width, height = (spec.resize_size * side // shorter for side in image.size)
     image = image.resize((width, height), Image.Resampling[spec.interpolation.upper()])
     left, top = round((width - spec.width) / 2), round((height - spec.height) / 2)
-    pixels = np.asarray(image.crop((left, top, left + spec.width, top + spec.height)), dtype=np.float32) / 255
-    normalised = (pixels - np.float32(spec.mean)) / np.float32(spec.std)
-    return normalised.transpose(2, 0, 1)
+    pixels = np.asarray(image.crop((left, top, left + spec.width, top + spec.height)), dtype=np.float32)
+    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
+    return ((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1)
 
 
 if __name__ == "__main__":

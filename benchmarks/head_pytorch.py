@@ -67,14 +67,23 @@ def train_on_pictures(job: Job, backbone: nn.Module, head: nn.Linear, pictures: 
 
 
 def train_on_cached_features(job: Job, backbone: nn.Module, head: nn.Linear, pictures: Any) -> None:
-    """Run the backbone once per picture, keep the features in memory, train on them."""
+    """Run the backbone once per picture, keep the features in memory, train on them.
+
+    The features go into tensors made beforehand: a list of batches, kept between the backbone's
+    large buffers, holds on to up to twice the memory.
+    """
+    count, done = len(pictures.dataset), 0
+    features = torch.empty(count, head.in_features)
+    targets = torch.empty(count, dtype=torch.int64)
     with torch.no_grad():
-        batches = [(backbone(batch), targets) for batch, targets in pictures]
-    features, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        for batch, labels in pictures:
+            rows = slice(done, done + len(labels))
+            features[rows], targets[rows] = backbone(batch), labels
+            done += len(labels)
     optimizer = torch.optim.AdamW(head.parameters(), lr=job.lr)
     for _ in range(job.epochs):
-        for rows in torch.randperm(len(targets)).split(job.batch_size):
-            train_step(head, optimizer, features[rows], targets[rows])
+        for chosen in torch.randperm(count).split(job.batch_size):
+            train_step(head, optimizer, features[chosen], targets[chosen])
 
 
 def train_step(head: nn.Linear, optimizer: torch.optim.Optimizer, features: Tensor, targets: Tensor) -> None:

@@ -24,6 +24,7 @@ def draw_result(result: DemoResult) -> None:
     per_line = max(1, console.width // (len(result.shown[0].pixels[0]) + 3))
     colour = console.color_system is not None
     console.print(Columns([_picture(shown, colour) for shown in result.shown[: 2 * per_line]], padding=(0, 1)))
+    console.print("written (rows) and read as (columns)", style="dim")
     console.print(_confusion(result))
     start = (
         "a network pretrained here on 0 to 5" if result.pretrained_here else "the prepared directory artifacts/digits"
@@ -74,7 +75,7 @@ def _picture(shown: Shown, colour: bool) -> RenderableType:
 
 
 def _confusion(result: DemoResult) -> Table:
-    table = Table(title="written (rows) and read as (columns)", title_style="dim", show_edge=False, pad_edge=True)
+    table = Table(show_edge=False, pad_edge=True)
     table.add_column("")
     for label in result.labels:
         table.add_column(label, justify="right")
