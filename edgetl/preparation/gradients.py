@@ -76,7 +76,9 @@ def _check_same(trainable: onnx.ModelProto, differentiable: onnx.ModelProto) -> 
         open_session(model.SerializeToString(), threads=available_cores()).run(None, features)[0]
         for model in (trainable, differentiable)
     )
-    if not np.allclose(before, after, rtol=1e-4, atol=1e-5 * max(1.0, float(np.abs(before).max()))):
+    if not np.allclose(
+        before, after, rtol=1e-4, atol=1e-5 * max(1.0, float(np.nanmax(np.abs(before)))), equal_nan=True
+    ):
         raise ModelError(
             f"rewriting operators changed the logits by {np.abs(before - after).max():.3g}: "
             "this is an error in edgetl, please report the model"
