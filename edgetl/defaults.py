@@ -15,4 +15,4 @@ ADAMW_EPSILON = 1e-8
 ADAMW_WEIGHT_DECAY = 0.01
 
 MAX_PIXELS = 100_000_000  # a picture that declares more is refused before memory is taken
-EVAL_BATCH_SIZE = 256  # features per call when nothing is trained
+PROOF_SAMPLES = 256  # training samples that stand in for validation data when deploy() compares logits

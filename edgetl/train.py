@@ -156,7 +156,7 @@ def finetune(
         training_started = time.monotonic()
         history = _train(run, session, args, features, train_rows, val_rows, last, on_event)
         best = _best(history)
-        _prove(run, prepared, engine, features, train_rows, val_rows, threads)
+        _prove(run, prepared, args, features, train_rows, val_rows, threads)
         result = FinetuneResult(
             run=str(run.path),
             epochs=len(history),
@@ -208,7 +208,7 @@ def _train(
                 )
             total, seen = total + loss * len(batch), seen + len(batch)
             on_event(EpochProgress(epoch, args.epochs, step, len(batches), total / seen))
-        val_loss, val_accuracy = _measure(engine, features, labels, val_rows)
+        val_loss, val_accuracy = _measure(engine, features, labels, val_rows, args.batch_size)
         end = EpochEnd(epoch, args.epochs, total / len(order), time.monotonic() - started, val_loss, val_accuracy)
         history = (*history, end)
         checkpoint = Checkpoint(epoch, engine.parameters(), engine.state(), history)
@@ -228,14 +228,14 @@ def _best(history: tuple[EpochEnd, ...]) -> EpochEnd:
 
 
 def _measure(
-    engine: Engine, features: FeatureSet, labels: NDArray[np.int64], rows: NDArray[np.int64]
+    engine: Engine, features: FeatureSet, labels: NDArray[np.int64], rows: NDArray[np.int64], batch_size: int
 ) -> tuple[float | None, float | None]:
     """Mean loss and accuracy over `rows`; None and None if there are none."""
     if len(rows) == 0:
         return None, None
     loss = 0.0
     correct = 0
-    for batch in _chunks(rows):
+    for batch in _chunks(rows, batch_size):
         batch_loss, logits = engine.evaluate(features.batch(batch), labels[batch])
         loss += batch_loss * len(batch)
         correct += int((logits.argmax(axis=1) == labels[batch]).sum())
@@ -245,7 +245,7 @@ def _measure(
 def _prove(
     run: Run,
     prepared: Artifacts,
-    engine: str,
+    args: RunArgs,
     features: FeatureSet,
     train_rows: NDArray[np.int64],
     val_rows: NDArray[np.int64],
@@ -254,10 +254,10 @@ def _prove(
     """Keep the engine's logits with the best weights, for deploy() to compare the deployed file with."""
     best = run.read_checkpoint(BEST)
     assert best is not None, "training wrote it"
-    session = open_engine(engine, prepared, best.engine_state, threads=threads)
-    rows = val_rows if len(val_rows) else train_rows[: defaults.EVAL_BATCH_SIZE]
+    session = open_engine(args.engine, prepared, best.engine_state, threads=threads)
+    rows = val_rows if len(val_rows) else train_rows[: defaults.PROOF_SAMPLES]
     labels = np.array([sample.label for sample in features.samples], dtype=np.int64)
-    logits = [session.evaluate(features.batch(batch), labels[batch])[1] for batch in _chunks(rows)]
+    logits = [session.evaluate(features.batch(batch), labels[batch])[1] for batch in _chunks(rows, args.batch_size)]
     run.write_validation(
         Validation(
             paths=tuple(str(features.samples[row].path.resolve()) for row in rows),
@@ -353,6 +353,6 @@ def _report_rejected(rejected: tuple[Rejected, ...], on_event: OnEvent, limit: i
         on_event(Note(f"and {len(rejected) - limit} more files were left out; metrics.json names them all"))
 
 
-def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(rows), defaults.EVAL_BATCH_SIZE):
-        yield rows[start : start + defaults.EVAL_BATCH_SIZE]
+def _chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
