@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx
-from onnx import version_converter
+from onnx import defs, inliner, shape_inference, version_converter
 
 from edgetl import defaults
 from edgetl.artifacts import BATCH_LOGITS
@@ -28,17 +28,20 @@ def clean(model: onnx.ModelProto, *, outputs: Sequence[str] = ()) -> onnx.ModelP
     Raises:
         ModelError: the opset cannot be converted, or an operator is not a standard one.
     """
+    if model.functions:
+        model = inliner.inline_local_functions(model)
     foreign = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
-    if foreign or model.functions:
-        raise ModelError(
-            f"the graph uses operators outside of the ONNX standard ({', '.join(sorted(foreign)) or 'functions'})"
-        )
+    if foreign:
+        raise ModelError(f"the graph uses operators outside of the ONNX standard ({', '.join(sorted(foreign))})")
     version = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
     if version != defaults.OPSET:
         try:
+            if version > defaults.OPSET:
+                model = _without_newer_operators(model, version)
             model = version_converter.convert_version(model, defaults.OPSET)
         except Exception as error:
-            raise ModelError(f"the graph's opset {version} cannot be converted to {defaults.OPSET}: {error}") from None
+            reason = str(error).strip().splitlines()[-1].rpartition("failed: ")[-1]
+            raise ModelError(f"the graph's opset {version} cannot be converted to {defaults.OPSET}: {reason}") from None
     result = onnx.ModelProto()
     result.CopyFrom(model)
     result.ir_version = defaults.IR_VERSION
@@ -60,6 +63,26 @@ def clean(model: onnx.ModelProto, *, outputs: Sequence[str] = ()) -> onnx.ModelP
     prune(graph)
     strip(result)
     return result
+
+
+def _without_newer_operators(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    """Replace operators that edgetl's opset lacks, such as Gelu, by the older ones that define them."""
+    newer = set()
+    for op in {node.op_type for node in model.graph.node}:
+        if op == "GroupNormalization" and version >= 21:  # its scale and bias changed their meaning
+            newer.add(op)
+        try:
+            defs.get_schema(op, defaults.OPSET, "")
+        except defs.SchemaError:
+            newer.add(op)
+    if not newer:
+        return model
+    typed = shape_inference.infer_shapes(model)  # some definitions depend on the types of their inputs
+    typed.graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in typed.graph.initializer
+    )
+    return inliner.inline_selected_functions(typed, [("", op) for op in sorted(newer)], inline_schema_functions=True)
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:

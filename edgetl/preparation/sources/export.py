@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +14,7 @@ from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
 from edgetl.preparation.simplify import simplify
 from edgetl.preparation.sources.clean import clean
+from edgetl.preparation.sources.quiet import first_line, quiet
 
 
 def export(module: nn.Module, preprocessing: Preprocessing) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -42,7 +38,7 @@ def export(module: nn.Module, preprocessing: Preprocessing) -> tuple[onnx.ModelP
             expected = module(example)
     except Exception as error:
         raise ModelError(
-            f"the network does not take pictures of {shape[0]}×{shape[1]}×{shape[2]} (set --size): {_first_line(error)}"
+            f"the network does not take pictures of {shape[0]}×{shape[1]}×{shape[2]} (set --size): {first_line(error)}"
         ) from None
     model = export_program(module, example, {0: torch.export.Dim("batch", min=1)})
     present = {tensor.name for tensor in model.graph.initializer}
@@ -61,8 +57,7 @@ def export_program(program: Any, example: torch.Tensor, dynamic: dict[int, Any] 
         ModelError: the exporter fails.
     """
     try:
-        with warnings.catch_warnings(), _silenced(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             exported = torch.onnx.export(
                 program,
                 (example,),
@@ -73,7 +68,7 @@ def export_program(program: Any, example: torch.Tensor, dynamic: dict[int, Any] 
                 verbose=False,
             )
     except Exception as error:
-        raise ModelError(f"torch.onnx.export failed: {_first_line(error)}") from error
+        raise ModelError(f"torch.onnx.export failed: {first_line(error)}") from error
     assert exported is not None, "with dynamo=True the exporter returns a program"
     return exported.model_proto
 
@@ -82,26 +77,9 @@ def _check(model: onnx.ModelProto, example: torch.Tensor, expected: object) -> N
     references = expected if isinstance(expected, tuple | list) else (expected,)
     if not all(isinstance(reference, torch.Tensor) for reference in references):
         raise ModelError(f"the network returns a {type(expected).__name__}, not a tensor of scores")
-    session = runtime.open_session(model.SerializeToString(), threads=runtime.available_cores())
+    session = runtime.open_session(model.SerializeToString(), threads=runtime.available_cores(), optimize=False)
     outputs = session.run(None, {model.graph.input[0].name: example.numpy()})
     for found, reference in zip(outputs, (reference.numpy() for reference in references), strict=True):
         scale = max(1.0, float(np.abs(reference).max()))
         if found.shape != reference.shape or not np.allclose(found, reference, rtol=1e-3, atol=1e-3 * scale):
             raise ModelError("the exported graph does not compute what the network computes, so it is not used")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep the exporter's progress and advice out of the terminal."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper
 
 from edgetl import runtime
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
 from edgetl.preparation.graph import GraphIndex
 from edgetl.preparation.simplify import simplify
+from edgetl.preparation.sources.batch import check_batch, free_batch
 from edgetl.preparation.sources.clean import clean
+from edgetl.preparation.sources.layout import simplify_layout
+from edgetl.preparation.sources.overrides import of_file
+from edgetl.preparation.sources.quiet import first_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _ELEMENTWISE = {"Add", "Mul"}
 _WEIGHT_OPERANDS = {
@@ -34,44 +41,72 @@ _WEIGHT_OPERANDS = {
 }
 
 
-def load_onnx(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tuple[str, ...], Preprocessing]:
-    """Read an ONNX classifier with an input `[batch, channels, height, width]`.
+def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tuple[str, ...], Preprocessing]:
+    """Read an ONNX classifier with an input `[batch, channels, height, width]` or `[batch, height, width, channels]`.
 
-    A fixed batch is made dynamic, and the result compared with the original on single pictures.
+    The result takes channels first and any batch, and is compared with the original on single
+    pictures.
 
     Raises:
         ModelError: the file is not such a model.
     """
-    from edgetl.preparation.sources import apply_overrides
-
-    if not file.is_file():
-        raise ModelError(f"{file} does not exist")
     try:
-        original = onnx.load(file)
+        original = onnx.load(file)  # onnx itself refuses external data outside of the file's directory
         onnx.checker.check_model(original)
     except Exception as error:  # protobuf, checker and external-data errors share no base
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{file} is not a valid ONNX model: {first}") from None
+        raise ModelError(f"{file} is not a valid ONNX model: {first_line(error)}") from None
     model = clean(original)
-    tensor = model.graph.input[0].type.tensor_type
-    dims = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
-    if tensor.elem_type != TensorProto.FLOAT or len(dims) != 4 or dims[1] not in (1, 3):
+    batch, dims = _input_dims(original), _input_dims(model)
+    last = len(dims) == 4 and dims[1] not in (1, 3) and dims[3] in (1, 3)
+    channels, height, width = (dims[3], *dims[1:3]) if last else (*dims[1:4], 0, 0, 0)[:3]
+    kind = model.graph.input[0].type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT or len(dims) != 4 or channels not in (0, 1, 3):
         raise ModelError(
-            f"{file} takes {TensorProto.DataType.Name(tensor.elem_type)} {dims}; expected float pictures "
-            "[batch, channels, height, width] with 1 or 3 channels"
+            f"{file} takes {TensorProto.DataType.Name(kind)} {dims}; expected float pictures "
+            "[batch, channels, height, width] or [batch, height, width, channels] with 1 or 3 channels"
         )
-    fixed = {"size": (dims[2], dims[3])} if dims[2] and dims[3] else {}
-    own = Preprocessing(channels=1, mean=(0.5,), std=(0.5,)) if dims[1] == 1 else Preprocessing()
-    own = apply_overrides(own, {**fixed, **_given(overrides)})
-    if fixed and (own.height, own.width) != (dims[2], dims[3]):
-        raise ModelError(f"{file} takes pictures of {dims[2]}×{dims[3]} only, so --size cannot change them")
-    tensor.shape.dim[2].dim_value, tensor.shape.dim[3].dim_value = own.height, own.width
-    _free_batch(model.graph)
+    own = of_file(str(file), channels, height, width, overrides)
+    _channels_first(model.graph, own, last)
     parameters = find_parameters(model.graph)
-    model = clean(simplify(model, parameters))
-    _compare(file, original, model, own)
+    model = simplify_layout(simplify(model, parameters))
+    free_batch(model.graph, batch[0] or 1)
+    model = clean(model)
+    check_batch(str(file), model, own, batch[0] or 1, _original(file, model, last))
     left = {item.name for item in model.graph.initializer}
     return model, tuple(name for name in parameters if name in left), own
+
+
+def _input_dims(model: onnx.ModelProto) -> list[int]:
+    """Return the shape of the model's input, with 0 for what is not fixed."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    value = next(value for value in model.graph.input if value.name not in weights)
+    return [d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim]
+
+
+def _channels_first(graph: onnx.GraphProto, own: Preprocessing, last: bool) -> None:
+    """Fix the picture's size, and transpose it where the graph wants channels last."""
+    name = graph.input[0].name
+    if last:
+        turned = f"{name}_nchw"
+        graph.node.insert(0, helper.make_node("Transpose", [turned], [name], perm=[0, 2, 3, 1]))
+        name = turned
+    shape: list[str | int | None] = ["batch", own.channels, own.height, own.width]
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+
+def _original(file: Path, model: onnx.ModelProto, last: bool) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
+    """Return the file as a function; the cleaned model where this onnxruntime does not read the file's version."""
+    try:
+        session = runtime.open_session(file)
+    except Exception:  # onnxruntime raises bare classes of its own
+        session, last = runtime.open_session(model.SerializeToString()), False
+    name = session.get_inputs()[0].name
+
+    def run(pictures: NDArray[np.float32]) -> NDArray[Any]:
+        scores: NDArray[Any] = session.run(None, {name: pictures.transpose(0, 2, 3, 1) if last else pictures})[0]
+        return scores
+
+    return run
 
 
 def find_parameters(graph: onnx.GraphProto) -> tuple[str, ...]:
@@ -90,37 +125,3 @@ def find_parameters(graph: onnx.GraphProto) -> tuple[str, ...]:
             if tensor is not None and tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= least:
                 found[tensor.name] = None
     return tuple(found)
-
-
-def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in overrides.items() if value is not None}
-
-
-def _free_batch(graph: onnx.GraphProto) -> None:
-    """Let Reshape keep a batch of any size where the file was written for one picture."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type != "Reshape" or node.input[1] not in constants:
-            continue
-        shape = numpy_helper.to_array(constants[node.input[1]]).copy()
-        if len(shape) > 1 and shape[0] == 1:
-            shape[0] = 0 if -1 in shape else -1
-            name = f"{node.output[0]}_shape"
-            graph.initializer.append(numpy_helper.from_array(shape, name))
-            node.input[1] = name
-
-
-def _compare(file: Path, original: onnx.ModelProto, model: onnx.ModelProto, own: Preprocessing) -> None:
-    pictures = np.random.default_rng(0).standard_normal((2, own.channels, own.height, own.width)).astype(np.float32)
-    try:
-        before = runtime.open_session(file)
-        name = before.get_inputs()[0].name
-        expected = [before.run(None, {name: picture[None]})[0] for picture in pictures]
-        after = runtime.open_session(model.SerializeToString())
-        found = after.run(None, {model.graph.input[0].name: pictures})[0]
-    except Exception as error:  # onnxruntime raises bare classes of its own
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"{file} does not run on a batch of pictures: {first}") from None
-    reference = np.concatenate(expected)
-    if found.shape != reference.shape or not np.allclose(found, reference, rtol=1e-3, atol=1e-4):
-        raise ModelError(f"{file} was written for one picture at a time, and its batch cannot be made dynamic")

@@ -53,17 +53,22 @@ def preprocessing_of(config: Mapping[str, Any]) -> Preprocessing:
     """Translate timm's data configuration of an evaluation transform.
 
     timm resizes the shorter side to floor(size / crop_pct) and crops the centre; with
-    `crop_mode="squash"` it scales both sides.
+    `crop_mode="squash"` it scales both sides. What has no counterpart (`border`) is refused later,
+    unless it is overridden.
     """
     channels, height, width = config["input_size"]
-    squash = config.get("crop_mode") == "squash"
+    resize_size = math.floor(max(height, width) / config.get("crop_pct", 1.0))
+    mode = config.get("crop_mode", "center")
+    resize = "crop" if mode == "center" else mode
+    if resize == "squash" and resize_size > max(height, width):
+        resize = "squash_crop"
     interpolation = config["interpolation"]
     return Preprocessing(
         height=height,
         width=width,
         channels=channels,
-        resize="squash" if squash else "crop",
-        resize_size=math.floor(max(height, width) / config.get("crop_pct", 1.0)),
+        resize=resize,
+        resize_size=resize_size,
         # ONNX has no Lanczos; cubic is the nearest it has
         interpolation={"lanczos": "bicubic", "random": "bilinear"}.get(interpolation, interpolation),
         mean=tuple(map(float, config["mean"][:channels])),

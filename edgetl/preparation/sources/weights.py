@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,15 @@ def load_weights(module: nn.Module, file: str | Path) -> None:
 
     Raises:
         ModelError: the file is not readable, would execute code, or does not fit the network.
+    """
+    put_weights(module, read_weights(file), f"--weights {file}")
+
+
+def read_weights(file: str | Path) -> dict[str, Any]:
+    """Return the state dict that a file holds, its tensors on the CPU.
+
+    Raises:
+        ModelError: the file is not readable, or would execute code.
     """
     path = Path(file)
     try:
@@ -34,10 +44,17 @@ def load_weights(module: nn.Module, file: str | Path) -> None:
         state = state["state_dict"]
     if not isinstance(state, dict):
         raise ModelError(f"--weights {path} holds a {type(state).__name__}, not a state dict")
+    return state
+
+
+def put_weights(module: nn.Module, state: dict[str, Any], what: str) -> None:
+    """Load a state dict into `module`; `what` names it in the error.
+
+    Raises:
+        ModelError: it does not fit the network.
+    """
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         lines = str(error).splitlines()
-        raise ModelError(
-            f"--weights {path} does not fit the network: {' '.join(line.strip() for line in lines[1:4])}"
-        ) from None
+        raise ModelError(f"{what} does not fit the network: {' '.join(line.strip() for line in lines[1:4])}") from None

@@ -1,0 +1,97 @@
+"""Let a graph that was written for a fixed batch take a batch of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+
+from edgetl import runtime
+from edgetl.artifacts import Preprocessing
+from edgetl.errors import ModelError
+from edgetl.preparation.sources.quiet import first_line
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def free_batch(graph: onnx.GraphProto, batch: int = 1) -> None:
+    """Undo what fixes the first axis to `batch`: shapes of Reshape and Expand, and constants in Concat.
+
+    Whether that was enough, `check_batch` shows.
+    """
+    source = graph.input[0].name
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    shapes = {name: numpy_helper.to_array(tensor).tolist() for name, tensor in constants.items() if _is_shape(tensor)}
+    nodes = [helper.make_node("Shape", [source], [f"{source}/batch"], start=0, end=1)]  # pruned where nothing needs it
+
+    def constant(name: str, values: Sequence[int]) -> str:
+        graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    def shape_with_batch(name: str, rest: Sequence[int]) -> str:
+        nodes.append(helper.make_node("Concat", [f"{source}/batch", constant(f"{name}/rest", rest)], [name], axis=0))
+        return name
+
+    for node in graph.node:
+        shape = shapes.get(node.input[1], []) if node.op_type in ("Reshape", "Expand") else []
+        if len(shape) > 1 and shape[0] == batch:
+            name = f"{node.output[0]}_shape"
+            if node.op_type == "Expand":
+                node.input[1] = shape_with_batch(name, shape[1:])
+            else:
+                node.input[1] = constant(name, [0 if -1 in shape else -1, *shape[1:]])
+        elif node.op_type == "Concat":
+            for i, name in enumerate(node.input):
+                dims = list(constants[name].dims) if name in constants else []
+                # a class token, say, which each picture needs
+                if len(dims) > 1 and dims[0] == batch == 1 and _axis(node) % len(dims) != 0:
+                    repeated = f"{node.output[0]}_{i}"
+                    rest = shape_with_batch(f"{repeated}/shape", dims[1:])
+                    nodes.append(helper.make_node("Expand", [name, rest], [repeated]))
+                    node.input[i] = repeated
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _is_shape(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type == onnx.TensorProto.INT64 and len(tensor.dims) == 1
+
+
+def _axis(node: NodeProto) -> int:
+    return int(next(attribute.i for attribute in node.attribute if attribute.name == "axis"))
+
+
+def check_batch(
+    what: str,
+    model: onnx.ModelProto,
+    own: Preprocessing,
+    copies: int,
+    reference: Callable[[NDArray[np.float32]], NDArray[Any]],
+) -> None:
+    """Compare the graph on a batch of pictures with the original on each of them, repeated `copies` times.
+
+    Raises:
+        ModelError: either does not run, or they differ.
+    """
+    pictures = np.random.default_rng(0).standard_normal((2, own.channels, own.height, own.width)).astype(np.float32)
+    try:
+        scores = [reference(np.repeat(picture, copies, axis=0)) for picture in np.split(pictures, len(pictures))]
+        session = runtime.open_session(model.SerializeToString(), threads=runtime.available_cores())
+        found = session.run(None, {model.graph.input[0].name: pictures})[0]
+    except ModelError:
+        raise
+    except Exception as error:  # onnxruntime raises bare classes of its own
+        raise ModelError(
+            f"{what} does not run on a batch of pictures, export it with a dynamic batch: {first_line(error)}"
+        ) from None
+    expected = np.concatenate([score[: len(score) // copies] for score in scores])
+    scale = float(np.abs(expected).max())
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-4 * scale):
+        raise ModelError(
+            f"{what} was written for batches of {copies} and cannot take others: export it with a dynamic batch"
+        )
