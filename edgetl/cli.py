@@ -61,8 +61,8 @@ def main() -> None:
 @click.option("--size", type=click.IntRange(min=1), help="Input height and width in pixels.  [default: the model's]")
 @click.option(
     "--resize",
-    type=click.Choice(["crop", "squash"]),
-    help="Scale the shorter side and crop the centre, or scale both sides.  [default: the model's]",
+    type=click.Choice(["crop", "squash", "squash_crop"]),
+    help="Scale the shorter side and crop the centre; scale both sides; or do that and crop.  [default: the model's]",
 )
 @click.option(
     "--crop-pct",
@@ -76,17 +76,23 @@ def main() -> None:
 )
 @click.option("--mean", metavar="M[,M,M]", help="Mean per channel, for values in 0..1.  [default: the model's]")
 @click.option("--std", metavar="S[,S,S]", help="Standard deviation per channel.  [default: the model's]")
+@click.option(
+    "--channel-order",
+    type=click.Choice(["rgb", "bgr"]),
+    help="Order in which the network takes colours.  [default: the model's]",
+)
 @click.option("--force", is_flag=True, help="Replace a prepared directory at --out.")
 @_json_option
 def prepare(source: str, as_json: bool, **options: Any) -> None:
     """Make a trainable directory from a pretrained classifier (needs PyTorch).
 
-    SOURCE is timm:NAME, FILE.py:callable or module:callable returning an nn.Module, or MODEL.onnx.
+    SOURCE is timm:NAME, torchvision:NAME[@WEIGHTS], hf:ID_OR_DIR, FILE.py:callable or
+    module:callable returning an nn.Module, or a file MODEL.onnx, PROGRAM.pt2 or MODEL.keras.
     """
     labels = options.pop("labels")
     if sum(value is not None for value in (labels, options["labels_from"], options["classes"])) != 1:
         raise click.UsageError("Give exactly one of --labels, --labels-from and --classes.")
-    names = ("size", "resize", "crop_pct", "interpolation", "mean", "std")
+    names = ("size", "resize", "crop_pct", "interpolation", "mean", "std", "channel_order")
     preprocessing = {name: options.pop(name) for name in names}
     for name in ("mean", "std"):
         preprocessing[name] = _numbers(preprocessing[name], f"--{name}")

@@ -77,8 +77,9 @@ def prepare(
     """Load a pretrained classifier, give it a new head, cut it, and write everything a device needs.
 
     Args:
-        source: `timm:NAME`, `FILE.py:callable` or `module:callable` returning an `nn.Module`, or
-            `MODEL.onnx`.
+        source: `timm:NAME`, `torchvision:NAME[@WEIGHTS]`, `hf:ID_OR_DIR`, `FILE.py:callable` or
+            `module:callable` returning an `nn.Module`, or a file `MODEL.onnx`, `PROGRAM.pt2` or
+            `MODEL.keras`.
         out: the directory to write.
         labels: class names; or `labels_from`, a data set whose folders name them; or `classes`,
             their number alone. Exactly one of the three.

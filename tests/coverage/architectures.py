@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,9 @@ def _transformers(item: Architecture, directory: Path) -> Graph:
     )
     network = getattr(transformers, item.name)(config_class(**item.arguments))
     network.save_pretrained(directory)
-    return _source(f"hf:{directory}", {"size": item.size})
+    processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": item.size, "width": item.size}}
+    (directory / "preprocessor_config.json").write_text(json.dumps(processor))
+    return _source(f"hf:{directory}", {})
 
 
 def _keras(item: Architecture, directory: Path) -> Graph:
@@ -78,9 +81,10 @@ def _keras(item: Architecture, directory: Path) -> Graph:
 
 
 def _tensorflow(item: Architecture, directory: Path) -> Graph:
-    from tensorflow_style import GRAPHS
+    import tensorflow_style
 
-    onnx.save(GRAPHS[item.name](item.size), directory / "network.onnx")
+    write = getattr(tensorflow_style, item.name)
+    onnx.save(write(tensorflow_style.Writer(13), ["unk__1", item.size, item.size, 3]), directory / "network.onnx")
     return _source(str(directory / "network.onnx"), {})
 
 
@@ -196,7 +200,7 @@ ARCHITECTURES = [
             False,
             {"image_size": 64, "hidden_sizes": [32, 48, 64], "neck_hidden_sizes": [8, 16, 24, 32, 40, 48, 64]},
         ),
-    ),  # fmt: skip
+    ),
     *_rows(
         "keras",
         ("MobileNetV2", 64, True, {"alpha": 0.35}),
@@ -204,8 +208,8 @@ ARCHITECTURES = [
     ),
     *_rows(
         "tensorflow",
-        ("mobilenet", 64, True),
-        ("resnet", 64, False),
-        ("plain", 32, True),
+        ("folded", 64, True),
+        ("depthwise", 64, True),
+        ("keras_like", 64, False),
     ),
 ]

@@ -1,6 +1,6 @@
 """Write docs/coverage.md's tables from what `EDGETL_COVERAGE=FILE pytest tests/coverage -m ""` collected.
 
-    python tests/coverage/report.py FILE
+python tests/coverage/report.py FILE
 """
 
 from __future__ import annotations
