@@ -12,6 +12,7 @@ before their index entries: what the index names is complete, whatever happened 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -173,15 +174,12 @@ class FeatureCache:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        # each in turn, even if the disk is full and those before fail
+        with contextlib.ExitStack() as stack:
+            stack.push(self._lock)
+            stack.callback(self._index.close)
+            stack.callback(self._features.close)
             self.flush()
-        except OSError:
-            if kind is None:
-                raise
-        finally:
-            self._features.close()
-            self._index.close()
-            self._lock.__exit__(kind, error, trace)
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._rows

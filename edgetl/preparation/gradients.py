@@ -54,6 +54,8 @@ def generate(trainable: onnx.ModelProto, parameters: Sequence[str], optimizer: O
                 artifact_directory=target,
                 additional_output_names=[BATCH_LOGITS],
             )
+    except OSError:
+        raise
     except Exception as error:  # onnxruntime raises RuntimeError and bare exceptions alike
         raise ModelError(f"onnxruntime-training cannot differentiate this model: {error or log}") from None
     for name in (ORT_TRAINING_MODEL, ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL):

@@ -101,3 +101,73 @@ def test_several_outputs_are_ambiguous() -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
     with pytest.raises(ModelError, match=r"2 outputs \(a, y\)"):
         replace_head(graph(nodes, ["a", "y"], {"w": W}), 5)
+
+
+class Forms(nn.Module):
+    """A body with heads of the forms that need more than the last layer."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.first = nn.Linear(5, 7)
+        self.second = nn.Linear(5, 7)
+        self.scores = nn.Conv2d(5, 7, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        features = torch.relu(self.conv(x))
+        pooled = features.mean((2, 3))
+        if self.form == "averaged":
+            return (self.first(pooled) + self.second(features.amax((2, 3)))) / 2
+        if self.form == "pooled scores":
+            return torch.relu(self.scores(features)).mean((2, 3))
+        if self.form == "tokens":
+            return self.first(features.flatten(2).transpose(1, 2)).mean(1)
+        if self.form == "side by side":
+            return torch.cat([self.first(pooled), self.second(pooled)], 1)
+        return self.first(pooled), self.second(pooled)
+
+
+def scores_with_old_weights(module: Forms, head: str | None = None) -> tuple[np.ndarray, torch.Tensor, tuple[str, ...]]:
+    model, parameters = export(module, SMALL)
+    network = replace_head(model, 3, parameters, head)
+    tensors = {tensor.name: tensor for tensor in network.model.graph.initializer}
+    for name in network.head:
+        value = module.get_parameter(name).detach().numpy()[:3].copy()
+        tensors[name].CopyFrom(numpy_helper.from_array(value, name))
+    pictures = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    session = runtime.open_session(network.model.SerializeToString())
+    (found,) = session.run([BATCH_LOGITS], {network.model.graph.input[0].name: pictures.numpy()})
+    return found, pictures, network.head
+
+
+@pytest.mark.parametrize(
+    ("form", "head"),
+    [
+        ("averaged", ("first.weight", "first.bias", "second.weight", "second.bias")),
+        ("pooled scores", ("scores.weight", "scores.bias")),
+        ("tokens", ("first.weight", "first.bias")),
+    ],
+)
+def test_what_follows_the_classifier_is_kept(form: str, head: tuple[str, ...]) -> None:
+    module = Forms(form).eval()
+    found, pictures, names = scores_with_old_weights(module)
+    assert set(names) == set(head)
+    np.testing.assert_allclose(found, module(pictures).detach().numpy()[:, :3], rtol=1e-4, atol=1e-5)
+
+
+def test_of_two_outputs_one_is_chosen_by_name() -> None:
+    module = Forms("two outputs").eval()
+    with pytest.raises(ModelError, match=r"choose with --head, one of 'first', 'second'"):
+        scores_with_old_weights(module)
+    for i, name in enumerate(("first", "second")):
+        found, pictures, names = scores_with_old_weights(module, head=name)
+        assert names == (f"{name}.weight", f"{name}.bias")
+        np.testing.assert_allclose(found, module(pictures)[i].detach().numpy()[:, :3], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ModelError, match=r"'third' names no classifier.*'first', 'second'"):
+        scores_with_old_weights(module, head="third")
+
+
+def test_scores_side_by_side_are_no_classifier() -> None:
+    with pytest.raises(ModelError, match="made by Concat"):
+        scores_with_old_weights(Forms("side by side").eval())

@@ -1,0 +1,361 @@
+"""Each rule against onnxruntime-training's kernel of the operator it replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from edgetl import runtime
+from edgetl.errors import ModelError
+from edgetl.preparation.lower import RULES, lower_operators
+
+Array = np.ndarray[Any, Any]
+RNG = np.random.default_rng(0)
+LAST = np.iinfo(np.int64).max
+
+
+@dataclass
+class Case:
+    """One node. `inputs` are the graph's, in the node's order where `order` does not say otherwise."""
+
+    op: str
+    inputs: Mapping[str, Array]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Sequence[str] = ("y",)
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    order: Sequence[str] = ()
+    domain: str = "com.microsoft"
+    name: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.op} {self.name}".strip()
+
+    def model(self) -> onnx.ModelProto:
+        order = self.order or [*self.inputs, *self.constants]
+        node = helper.make_node(self.op, list(order), list(self.outputs), domain=self.domain, **self.attributes)
+        graph = helper.make_graph(
+            [node],
+            "case",
+            [helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in self.inputs.items()],
+            [onnx.ValueInfoProto(name=name) for name in self.outputs if name],
+            initializer=[numpy_helper.from_array(np.asarray(v), k) for k, v in self.constants.items()],
+        )  # fmt: skip
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def f(*shape: int) -> Array:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def ints(*values: Any) -> Array:
+    return np.array(values, np.int64)
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x)
+    return (e / e.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def activations() -> Iterator[Case]:
+    pair = {"dy": f(3, 4, 5), "x": f(3, 4, 5)}
+    bias = {**pair, "b": f(5)}
+    positive = {"dy": pair["dy"], "y": np.maximum(pair["x"], 0)}
+    yield Case("ReluGrad", positive)
+    yield Case("LeakyReluGrad", pair, {"alpha": 0.2})
+    yield Case("SigmoidGrad", {"dy": f(3, 4), "y": RNG.uniform(0, 1, (3, 4)).astype(np.float32)})
+    yield Case("TanhGrad", {"dy": f(3, 4), "y": np.tanh(f(3, 4))})
+    for op in ("GeluGrad", "FastGeluGrad", "QuickGeluGrad"):
+        yield Case(op, pair)
+    yield Case("QuickGeluGrad", pair, {"alpha": 1.0}, name="SiLU")
+    for op in ("BiasGeluGrad_dX", "BiasFastGeluGrad_dX"):
+        yield Case(op, bias)
+    for op in ("Gelu", "FastGelu", "QuickGelu"):
+        yield Case(op, {"x": f(3, 4, 5)})
+    for op in ("BiasGelu", "FastGelu"):
+        yield Case(op, {"x": f(3, 4, 5), "b": f(5)}, name="bias")
+    for axis in (-1, 1):
+        yield Case("SoftmaxGrad_13", {"dy": f(3, 4, 5), "y": softmax(f(3, 4, 5))}, {"axis": axis}, name=str(axis))
+        log = {"dy": f(3, 4, 5), "y": np.log(softmax(f(3, 4, 5)))}
+        yield Case("LogSoftmaxGrad_13", log, {"axis": axis}, name=str(axis))
+    mask = {"dy": f(3, 4), "mask": RNG.uniform(0, 1, (3, 4)) > 0.3}
+    ratio = {"r": np.array(0.3, np.float32), "t": np.array(True)}
+    yield Case("DropoutGrad", mask, constants=ratio)
+
+
+def losses() -> Iterator[Case]:
+    log_prob = np.log(softmax(f(6, 4)))
+    label = RNG.integers(0, 4, 6)
+    weight = {"w": RNG.uniform(0.5, 2, 4).astype(np.float32)}
+    one = np.array(1.5, np.float32)
+    for reduction in ("mean", "sum", "none"):
+        dy = f(6) if reduction == "none" else one
+        inputs = {"dy": dy, "log_prob": log_prob, "label": label}
+        ignored = {"reduction": reduction, "ignore_index": int(label[0])}
+        beyond = {**inputs, "label": np.where(np.arange(6) < 2, -100, label)}
+        yield Case("SoftmaxCrossEntropyLossGrad", inputs, {"reduction": reduction}, name=reduction)
+        yield Case("SoftmaxCrossEntropyLossGrad", {**inputs, **weight}, {"reduction": reduction}, name=f"{reduction} w")
+        yield Case("SoftmaxCrossEntropyLossGrad", inputs, ignored, name=f"{reduction} ignore")
+        yield Case("SoftmaxCrossEntropyLossGrad", {**inputs, **weight}, ignored, name=f"{reduction} w ignore")
+        settings = {"reduction": reduction, "ignore_index": -100}
+        yield Case("SoftmaxCrossEntropyLossGrad", beyond, settings, name=f"{reduction} ignore negative")
+    images = {"dy": one, "log_prob": np.log(softmax(f(3, 4, 5))), "label": RNG.integers(0, 4, (3, 5))}
+    yield Case("SoftmaxCrossEntropyLossGrad", images, {"reduction": "mean"}, name="3-D")
+    unit = {"log_prob": log_prob, "label": label}
+    yield Case(
+        "SoftmaxCrossEntropyLossGrad",
+        unit,
+        {"reduction": "mean"},
+        constants={"dy": np.array(1, np.float32)},
+        order=("dy", "log_prob", "label"),
+        name="constant dY",
+    )
+
+
+def normalisations() -> Iterator[Case]:
+    for axis, scale, kept in ((-1, (5,), (3, 4, 1)), (1, (4, 5), (3, 1, 1))):
+        x = f(3, 4, 5)
+        axes = tuple(range(axis % 3, 3))
+        mean = x.mean(axes, keepdims=True).reshape(kept)
+        inverse = (1 / np.sqrt(x.var(axes, keepdims=True) + 1e-5)).astype(np.float32)
+        common = {"dy": f(3, 4, 5), "x": x, "s": RNG.uniform(0.5, 1.5, scale).astype(np.float32)}
+        outputs = ("dx", "ds", "db")
+        yield Case(
+            "LayerNormalizationGrad", {**common, "m": mean, "v": inverse}, {"axis": axis}, outputs, name=str(axis)
+        )
+        inputs = {**common, "b": f(*scale), "v": inverse}
+        yield Case("InvertibleLayerNormalizationGrad", inputs, {"axis": axis}, outputs, name=str(axis))
+        inputs = {**common, "v": inverse}
+        yield Case("SimplifiedLayerNormalizationGrad", inputs, {"axis": axis}, outputs[:2], name=str(axis))
+        yield Case(
+            "SimplifiedLayerNormalization",
+            {"x": x, "s": common["s"]},
+            {"axis": axis},
+            ("y", "v"),
+            domain="",
+            name=str(axis),
+        )
+    channels = {"s": RNG.uniform(0.5, 1.5, 4).astype(np.float32), "b": f(4)}
+    x = f(3, 4, 5, 2)
+    statistics = {"m": x.mean((0, 2, 3)), "v": (1 / np.sqrt(x.var((0, 2, 3)) + 1e-5)).astype(np.float32)}
+    inputs = {"dy": f(3, 4, 5, 2), "x": x, "s": channels["s"], **statistics}
+    yield Case("BatchNormalizationGrad", inputs, {"epsilon": 1e-5}, ("dx", "ds", "db"))
+    running = {"m": f(4), "v": RNG.uniform(0.5, 1.5, 4).astype(np.float32)}
+    settings = {"training_mode": 1, "momentum": 0.8}
+    yield Case("BatchNormInternal", {"x": x, **channels, **running}, settings, ("y", "rm", "rv", "sm", "sv"))
+
+
+def convolutions() -> Iterator[Case]:
+    def one(name: str, size: tuple[int, ...], weight: tuple[int, ...], channels: int, **settings: Any) -> Case:
+        import torch
+
+        dims = len(size)
+        x, w = f(3, channels, *size), f(*weight)
+        settings = {
+            "group": 1,
+            "strides": [1] * dims,
+            "dilations": [1] * dims,
+            "pads": [0] * 2 * dims,
+            "kernel_shape": weight[2:],
+            **settings,
+        }
+        pads = settings["pads"]
+        padded = np.pad(x, [(0, 0), (0, 0), *((pads[i], pads[dims + i]) for i in range(dims))])
+        function = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[dims]
+        y = function(
+            torch.tensor(padded),
+            torch.tensor(w),
+            stride=settings["strides"],
+            dilation=settings["dilations"],
+            groups=settings["group"],
+        )
+        return Case("ConvGrad", {"dy": f(*y.shape), "x": x, "w": w}, settings, ("dx", "dw", "db"), name=name)
+
+    square = [1, 1, 1, 1]
+    yield one("3x3", (7, 9), (6, 4, 3, 3), 4, pads=square)
+    yield one("wide", (3, 3), (40, 32, 3, 3), 32, pads=square)
+    yield one("1x1", (7, 9), (6, 4, 1, 1), 4)
+    yield one("1x1 wide", (3, 3), (40, 32, 1, 1), 32)
+    yield one("1x1 stride", (7, 8), (6, 4, 1, 1), 4, strides=[2, 2])
+    yield one("1x1 groups", (7, 8), (6, 2, 1, 1), 4, group=2)
+    yield one("1x1 padded", (7, 8), (6, 4, 1, 1), 4, pads=square)
+    yield one("stride", (7, 9), (6, 4, 3, 3), 4, strides=[2, 2], pads=square)
+    yield one("stride, even", (8, 10), (6, 4, 3, 3), 4, strides=[2, 2], pads=square)
+    yield one("stride 4", (19, 16), (6, 4, 4, 4), 4, strides=[4, 4])
+    yield one("stride 3, 2", (10, 11), (6, 4, 2, 3), 4, strides=[3, 2], pads=[0, 2, 1, 1])
+    yield one("groups", (7, 9), (6, 2, 3, 3), 4, group=2, pads=square)
+    yield one("groups, stride", (7, 9), (6, 2, 3, 3), 4, group=2, strides=[2, 1], pads=square)
+    yield one("dilated", (9, 9), (6, 4, 3, 3), 4, dilations=[2, 2], pads=[2, 2, 2, 2])
+    yield one("dilated, stride", (9, 9), (6, 4, 3, 3), 4, dilations=[2, 1], strides=[2, 2], pads=[2, 1, 2, 1])
+    yield one("large pads", (5, 5), (6, 4, 2, 2), 4, pads=[2, 2, 2, 2])
+    yield one("depthwise", (7, 9), (8, 1, 3, 3), 8, group=8, pads=square)
+    yield one("depthwise 5x5", (7, 9), (8, 1, 5, 5), 8, group=8, pads=[2, 2, 2, 2])
+    yield one("depthwise stride", (8, 9), (8, 1, 3, 3), 8, group=8, strides=[2, 2], pads=square)
+    yield one("depthwise stride 5x5", (8, 9), (8, 1, 5, 5), 8, group=8, strides=[2, 2], pads=[2, 2, 2, 2])
+    yield one("depthwise stride asymmetric", (8, 8), (8, 1, 3, 3), 8, group=8, strides=[2, 2], pads=[0, 0, 1, 1])
+    yield one("depthwise dilated", (8, 8), (8, 1, 3, 3), 8, group=8, dilations=[2, 2], pads=[2, 2, 2, 2])
+    yield one("depthwise, two each", (8, 8), (16, 1, 3, 3), 8, group=8, pads=square)
+    yield one("1-D", (9,), (6, 4, 3), 4, pads=[1, 1])
+    yield one("1-D stride", (9,), (6, 4, 3), 4, pads=[1, 1], strides=[2])
+    yield one("3-D", (5, 6, 4), (6, 4, 3, 3, 3), 4, pads=[1, 1, 1, 1, 1, 1])
+    yield one("3-D stride", (5, 6, 4), (6, 4, 3, 3, 3), 4, pads=[1, 1, 1, 1, 1, 1], strides=[2, 2, 2])
+    whole = one("", (7, 9), (6, 4, 3, 3), 4, pads=square)
+    yield Case("ConvGrad", whole.inputs, whole.attributes, ("", "dw"), name="weights only")
+    yield Case("ConvGrad", whole.inputs, whole.attributes, ("dx",), name="input only")
+
+
+def indexing() -> Iterator[Case]:
+    def gather(name: str, axis: int, indices: Array, *, fixed: bool) -> Case:
+        dy = f(*(3, 4, 5)[:axis], *indices.shape, *(3, 4, 5)[axis + 1 :])
+        inputs = {"dy": dy} if fixed else {"dy": dy, "i": indices}
+        constants = {"shape": ints(3, 4, 5), **({"i": indices} if fixed else {})}
+        return Case("GatherGrad", inputs, {"axis": axis}, constants=constants, order=("shape", "i", "dy"), name=name)
+
+    for fixed in (True, False):
+        for name, axis, indices in (
+            ("one", 1, np.array(2)),
+            ("negative", 1, np.array(-1)),
+            ("row", 0, ints(1, 2)),
+            ("reversed", 2, ints(4, 3, 2, 1, 0)),
+            ("some", 2, ints(3, 0)),
+            ("repeated", 1, ints(3, 0, 3, 3)),
+            ("table", 0, ints([0, 1], [2, 1])),
+        ):
+            if fixed or (indices >= 0).all():  # the kernel takes no negative index
+                yield gather(f"{name} {'constant' if fixed else 'computed'}", axis, indices, fixed=fixed)
+    for axis in (0, 1, 2):
+        yield Case(
+            "GatherElementsGrad",
+            {"dy": f(2, 3, 4), "i": RNG.integers(0, 2, (2, 3, 4))},
+            {"axis": axis},
+            constants={"shape": ints(2, 3, 4)},
+            order=("dy", "shape", "i"),
+            name=str(axis),
+        )
+    for depth in (1, 2, 3):
+        yield Case(
+            "GatherNDGrad",
+            {"i": RNG.integers(0, 3, (6, depth)), "dy": f(6, *(3, 4, 5)[depth:])},
+            constants={"shape": ints(3, 4, 5)},
+            order=("shape", "i", "dy"),
+            name=str(depth),
+        )
+    for name, start, end, axis, step, shape in (
+        ("plain", [1], [3], [1], [1], (3, 2, 5)),
+        ("to the end", [1], [LAST], [2], [1], (3, 4, 4)),
+        ("from the back", [-2], [-1], [-1], [1], (3, 4, 1)),
+        ("steps", [1], [LAST], [2], [2], (3, 4, 2)),
+        ("two axes", [1, 0], [3, LAST], [1, 2], [1, 2], (3, 2, 3)),
+        ("everything", [0], [LAST], [0], [1], (3, 4, 5)),
+    ):
+        constants = {"shape": ints(3, 4, 5), "s": ints(*start), "e": ints(*end), "a": ints(*axis), "t": ints(*step)}
+        yield Case("SliceGrad", {"dy": f(*shape)}, constants=constants, name=name)
+
+
+def pooling() -> Iterator[Case]:
+    spec = {"kernel_shape": [2, 3], "strides": [2, 3]}
+    yield Case("AveragePoolGrad", {"dy": f(2, 3, 4, 2)}, spec, domain="")
+
+
+def shapes() -> Iterator[Case]:
+    for down in (0, 1):
+        for kind in (np.float32, np.int64):
+            scale = np.array(3, kind)
+            yield Case("Scale", {"x": f(3, 4)}, {"scale_down": down}, constants={"c": scale}, name=f"{down} {kind}")
+            yield Case("Scale", {"x": f(3, 4), "c": scale}, {"scale_down": down}, name=f"{down} {kind} computed")
+    yield Case("SplitTraining", {"x": f(3, 5)}, {"axis": 1}, ("a", "b"), {"n": ints(2, 3)})
+    yield Case("ConcatTraining", {"a": f(3, 2), "b": f(3, 4)}, {"axis": -1}, ("y", "n"))
+    yield Case("ReduceSumTraining", {"x": f(3, 4, 5)}, {"keepdims": 1}, constants={"axes": ints(0, 2)})
+    yield Case("ReduceSumTraining", {"x": f(3, 4, 5)}, {"keepdims": 0}, constants={"axes": ints(1)}, name="squeezed")
+    yield Case("BroadcastGradientArgs", {}, {}, ("a", "b"), {"s": ints(3, 1, 5), "t": ints(4, 5)})
+    for a, b in (((3, 4), (3, 4)), ((3, 4), (4,)), ((3, 1), (3, 4)), ((4,), (3, 4)), ((2, 1, 4), (3, 1)), ((3, 4), ())):
+        dy = f(*np.broadcast_shapes(a, b))
+        divisor = (np.abs(f(*b)) + 0.5).astype(np.float32)
+        yield Case("DivGrad", {"dy": dy, "a": f(*a), "b": divisor}, outputs=("da", "db"), name=f"{a} {b}")
+    yield Case("DivGrad", {"dy": f(3, 4), "a": f(3, 4)}, constants={"b": np.float32(3.0)}, outputs=("da",), name="by 3")
+    for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        left, right = f(2, 5, 3) if a else f(2, 3, 5), f(2, 4, 5) if b else f(2, 5, 4)
+        settings = {"transA": a, "transB": b, "alpha": 0.5}
+        yield Case("FusedMatMul", {"a": left, "b": right}, settings, name=f"{a}{b}")
+    yield Case("Trilu", {"x": f(4, 5)}, {"upper": 0})
+
+
+CASES = [
+    case
+    for family in (activations, losses, normalisations, convolutions, indexing, pooling, shapes)
+    for case in family()
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def test_rules_compute_what_the_kernels_do(case: Case) -> None:
+    model = case.model()
+    expected = runtime.open_session(model.SerializeToString()).run(None, dict(case.inputs))
+    lowered = lower_operators(model)
+    assert all(node.domain == "" for node in lowered.graph.node)
+    found = runtime.open_session(lowered.SerializeToString()).run(None, dict(case.inputs))
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        assert np.abs(a - b).max(initial=0) <= 1e-5 * max(1.0, float(np.abs(b).max(initial=0)))
+
+
+def pooled(spec: Mapping[str, Any], size: tuple[int, ...]) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """MaxPool and the gradient that reads its indices."""
+    x = f(2, 3, *size)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MaxPool", ["x"], ["y", "i"], **spec),
+            helper.make_node("Mul", ["y", "k"], ["dy"]),
+            helper.make_node("MaxPoolGrad", ["dy", "i"], ["dx"], **spec),
+            helper.make_node("Mul", ["dx", "x"], ["z"]),
+        ],
+        "pool",
+        [helper.make_tensor_value_info("x", 1, ["batch", 3, *size])],
+        [helper.make_tensor_value_info("z", 1, ["batch", 3, *size])],
+        initializer=[numpy_helper.from_array(np.float32(2.0).reshape(1), "k")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), {"x": x}
+
+
+@pytest.mark.parametrize(
+    ("spec", "size"),
+    [
+        ({"kernel_shape": [2, 2], "strides": [2, 2]}, (6, 8)),
+        ({"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}, (7, 8)),
+        ({"kernel_shape": [3], "strides": [1]}, (9,)),
+    ],
+)
+def test_max_pool_grad(spec: Mapping[str, Any], size: tuple[int, ...]) -> None:
+    model, inputs = pooled(spec, size)
+    (expected,) = runtime.open_session(model.SerializeToString()).run(None, inputs)
+    (found,) = runtime.open_session(lower_operators(model).SerializeToString()).run(None, inputs)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_every_rule_has_a_case() -> None:
+    assert {case.op for case in CASES} | {"MaxPoolGrad"} == set(RULES)
+
+
+def test_operators_without_a_rule_are_listed_at_once() -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("Inverse", ["x"], ["a"], domain="com.microsoft"),
+            helper.make_node("Gelu", ["a"], ["b"], domain="com.microsoft"),
+            helper.make_node("ComplexMul", ["b", "b"], ["y"], domain="com.microsoft"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [2, 2])],
+        [helper.make_tensor_value_info("y", 1, None)],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    with pytest.raises(ModelError, match="Inverse"):
+        lower_operators(model)
