@@ -25,6 +25,9 @@ ORT_TRAINING_MODEL = "ort/training_model.onnx"
 ORT_EVAL_MODEL = "ort/eval_model.onnx"
 ORT_OPTIMIZER_MODEL = "ort/optimizer_model.onnx"
 ORT_CHECKPOINT = "ort/checkpoint"
+PORTABLE_TRAIN_STEP = "portable/train_step.onnx"
+PORTABLE_EVAL_STEP = "portable/eval_step.onnx"
+PORTABLE_PARAMETERS = "portable/parameters.npz"
 
 BATCH_LOGITS = "batch_logits"
 """The output of `trainable.onnx`, `[N, classes]`."""
@@ -105,6 +108,7 @@ class Manifest:
         trainable: the parameters that train, by name; `frozen` are all others.
         backbone_macs, trainable_macs: multiply-accumulates of a forward pass for one sample, before
             and behind the boundary.
+        engines: those that can train it.
         files: SHA-256 of every other file, by path relative to the directory.
     """
 
@@ -124,6 +128,7 @@ class Manifest:
     trainable_macs: int
     loss: str
     optimizer: Optimizer
+    engines: tuple[str, ...]
     opset: int
     ir_version: int
     files: dict[str, str]

@@ -153,7 +153,7 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 )
 @click.option("--resume", is_flag=True, help="Continue the run at --out, with the result of an uninterrupted one.")
 @click.option("--force", is_flag=True, help="Replace the run at --out.")
-@click.option("--engine", type=click.Choice(["auto", "ort-training"]), default="auto", show_default=True)
+@click.option("--engine", type=click.Choice(["auto", "ort-training", "portable"]), default="auto", show_default=True)
 @click.option(
     "--cache", type=click.Path(), metavar="DIR", help="Where features are kept.  [default: the user's cache folder]"
 )
@@ -262,6 +262,30 @@ def inspect(path: str, as_json: bool) -> None:
 
         found = edgetl.describe(path)
     _finish(as_json, found, *(_artifacts_outline(found) if found["kind"] == "artifacts" else _outline(found)))
+
+
+@main.command()
+@_json_option
+def doctor(as_json: bool) -> None:
+    """Tell what this machine can do, and how to mend what it cannot."""
+    with _reporting(as_json):
+        from edgetl.doctor import examine
+
+        found = examine()
+    memory = "unknown" if found.memory_mb is None else f"{found.memory_mb / 1e3:.1f} GB"
+    abilities = (("prepare", found.prepare), ("finetune", found.finetune), ("deploy", found.deploy))
+    _finish(
+        as_json,
+        found,
+        f"edgetl {found.edgetl_version}, Python {found.python}, {found.platform}",
+        f"  {found.cores} cores, {memory} of memory, {found.machine}",
+        f"  onnxruntime: {', '.join(f'{name} {v}' for name, v in found.distributions.items()) or 'none'}",
+        f"  execution providers: {', '.join(found.providers) or 'none'}",
+        f"  --engine auto takes: {found.engine or 'nothing'} ({found.engine_reason})",
+        *(f"  {'can   ' if ability.works else 'cannot'} {name}: {ability.why}" for name, ability in abilities),
+    )
+    if found.problem is not None:
+        raise SystemExit(1)
 
 
 @main.command()

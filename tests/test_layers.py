@@ -18,7 +18,7 @@ DEVICE_MODULES = sorted(
 )
 # lower may not know of higher
 ORDER = ["errors", "defaults", "schema", "events", "storage", "artifacts", "runtime", "data", "engines", "features",
-         "run", "train", "deployed", "graphs", "deployment", "inspection", "console", "cli"]  # fmt: skip
+         "run", "train", "deployed", "graphs", "deployment", "inspection", "doctor", "console", "cli"]  # fmt: skip
 
 BLOCK = """
 import sys

@@ -19,10 +19,13 @@ def test_two_distributions_clash_and_the_way_out_is_named(monkeypatch: pytest.Mo
         runtime.import_onnxruntime()
 
 
-def test_no_training_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "onnxruntime-training-cpu")
+    assert [resolve_engine(name) for name in ("auto", "portable")] == ["ort-training", "portable"]
     installed(monkeypatch, "onnxruntime")
-    with pytest.raises(EngineError, match=r"onnxruntime runs models but does not train.*edgetl\[ort-training\]"):
-        resolve_engine("auto")
+    assert resolve_engine("auto") == "portable"
+    with pytest.raises(EngineError, match=r"--engine portable.*edgetl\[ort-training\]"):
+        resolve_engine("ort-training")
 
 
 @pytest.mark.parametrize(("found", "message"), [((), "is not installed"), (("onnxruntime",), "does not load")])

@@ -9,11 +9,14 @@ from edgetl.runtime import import_onnxruntime, installed_distributions
 
 __all__ = ["ENGINES", "Engine", "open_engine", "resolve_engine"]
 
-ENGINES = ("auto", "ort-training")
+ENGINES = ("auto", "ort-training", "portable")
 
 
 def resolve_engine(name: str) -> str:
-    """Return the engine that `name` (perhaps `auto`) means on this machine.
+    """Return the engine that `name` means on this machine.
+
+    `auto` is onnxruntime-training where it is installed, and the portable engine on any other
+    onnxruntime.
 
     Raises:
         EngineError: there is no such engine, or it is not installed here.
@@ -21,23 +24,34 @@ def resolve_engine(name: str) -> str:
     if name not in ENGINES:
         raise EngineError(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
     import_onnxruntime()
-    if not any(found.startswith("onnxruntime-training") for found in installed_distributions()):
+    has_training = any(found.startswith("onnxruntime-training") for found in installed_distributions())
+    if name == "auto":
+        return "ort-training" if has_training else "portable"
+    if name == "ort-training" and not has_training:
         others = ", ".join(installed_distributions())
         raise EngineError(
-            "no training engine is installed"
-            + (f" ({others} runs models but does not train them)" if others else "")
-            + ": in a fresh environment, pip install 'edgetl[ort-training]'"
+            f"onnxruntime-training is not installed ({others} is): use --engine portable, "
+            "or, in a fresh environment, pip install 'edgetl[ort-training]'"
         )
-    return "ort-training"
+    return name
 
 
 def open_engine(name: str, artifacts: Artifacts, state: bytes | None = None, *, threads: int) -> Engine:
     """Open an engine at the artifacts' initial parameters, or where `state` (from `Engine.state`) left off.
 
     Raises:
-        EngineError: the engine is not installed, or cannot read the artifacts or the state.
+        EngineError: the engine is not installed, cannot train these artifacts, or cannot read them or the state.
     """
-    resolve_engine(name)
+    name = resolve_engine(name)
+    if name not in artifacts.manifest.engines:
+        raise EngineError(
+            f"{artifacts.path} cannot be trained by the engine {name!r}, only by "
+            f"{', '.join(artifacts.manifest.engines)}: install that one, or let another share of the network train"
+        )
+    if name == "portable":
+        from edgetl.engines.portable import PortableEngine
+
+        return PortableEngine(artifacts, state, threads=threads)
     from edgetl.engines.ort_training import OrtTrainingEngine
 
     return OrtTrainingEngine(artifacts, state, threads=threads)

@@ -13,6 +13,7 @@ from edgetl import defaults, runtime, storage
 from edgetl.artifacts import (
     BACKBONE,
     MANIFEST,
+    ORT_TRAINING_MODEL,
     PREPROCESS,
     SCHEMA_VERSION,
     TRAINABLE,
@@ -24,11 +25,12 @@ from edgetl.artifacts import (
 )
 from edgetl.data.folder import find_split, open_folder
 from edgetl.errors import EdgetlError, ModelError
-from edgetl.events import OnEvent, Stage, ignore
+from edgetl.events import Note, OnEvent, Stage, ignore
 
 if TYPE_CHECKING:
     from edgetl.preparation.decompose import Obstacle
     from edgetl.preparation.heads import Network
+    from edgetl.preparation.split import Parts
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def prepare(
         on_event(Stage("generating gradients"))
         optimizer = Optimizer("adamw", defaults.ADAMW_BETAS, defaults.ADAMW_EPSILON, defaults.ADAMW_WEIGHT_DECAY)
         gradients.generate(parts.trainable, trainable, optimizer, directory)
+        engines = _lower(parts, optimizer, directory, on_event)
         files = sorted(file for file in directory.rglob("*") if file.is_file())
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -141,6 +144,7 @@ def prepare(
             trainable_macs=parts.trainable_macs,
             loss="cross_entropy",
             optimizer=optimizer,
+            engines=engines,
             opset=defaults.OPSET,
             ir_version=defaults.IR_VERSION,
             files={file.relative_to(directory).as_posix(): storage.sha256_file(file) for file in files},
@@ -182,6 +186,20 @@ def _hindered(found: Sequence[Obstacle], network: Network, image: Preprocessing)
         possible.append(name)
     listed = "; ".join(f"{item.op_type} {item.node!r} ({item.reason})" for item in found)
     return f"this share of the network cannot be trained because of {listed}. What can: {', '.join(possible)}"
+
+
+def _lower(parts: Parts, optimizer: Optimizer, directory: Path, on_event: OnEvent) -> tuple[str, ...]:
+    """Write what the portable engine needs, if every operator can be lowered; return the engines that can train."""
+    import onnx
+
+    from edgetl.preparation.lower import missing, write_portable
+
+    training = onnx.load(directory / ORT_TRAINING_MODEL)
+    if lacking := missing(training):
+        on_event(Note(f"only onnxruntime-training can train this, for want of rules for: {', '.join(lacking)}"))
+        return ("ort-training",)
+    write_portable(directory, training, parts.trainable, parts.parameters, optimizer)
+    return ("ort-training", "portable")
 
 
 def _labels(

@@ -8,6 +8,10 @@ import pytest
 from edgetl.artifacts import Artifacts, load_artifacts
 from edgetl.engines import Engine, open_engine
 from edgetl.errors import EngineError
+from edgetl.runtime import installed_distributions
+
+_TRAINING = any(name.startswith("onnxruntime-training") for name in installed_distributions())
+_INSTALLED = ["ort-training", "portable"] if _TRAINING else ["portable"]
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((16, 64)).astype(np.float32)
@@ -19,7 +23,7 @@ def artifacts(digits_artifacts: Path) -> Artifacts:
     return load_artifacts(digits_artifacts)
 
 
-@pytest.fixture(params=["ort-training"])
+@pytest.fixture(params=_INSTALLED)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -130,3 +134,17 @@ def test_what_does_not_fit_is_refused(
 def test_a_damaged_state_is_refused(name: str, artifacts: Artifacts) -> None:
     with pytest.raises(EngineError):
         opened(name, artifacts, b"damaged")
+
+
+@pytest.mark.skipif(len(_INSTALLED) < 2, reason="needs both engines")
+def test_engines_agree(artifacts: Artifacts) -> None:
+    """Fifty steps from the same start: losses within 1e-4, and the same predictions."""
+    one, two = (opened(name, artifacts) for name in _INSTALLED)
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        rows = rng.integers(0, 16, 8)
+        losses = [engine.train_step([X[rows]], Y[rows], 0.01) for engine in (one, two)]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    (_, first), (_, second) = (engine.evaluate([X], Y) for engine in (one, two))
+    np.testing.assert_allclose(first, second, atol=1e-4)
+    assert (first.argmax(1) == second.argmax(1)).all()

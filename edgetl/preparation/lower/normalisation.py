@@ -21,13 +21,6 @@ def layer_normalization_grad(node: onnx.NodeProto, op: Builder) -> list[str]:
     return _layer_normalization_grad(node, op, normalised, dy, scale, inv_std, centred=True)
 
 
-def invertible_layer_normalization_grad(node: onnx.NodeProto, op: Builder) -> list[str]:
-    """InvertibleLayerNormalizationGrad(dY, Y, scale, bias, inv_std): as above with `x̂ = (Y - bias)/scale`."""
-    dy, y, scale, bias, inv_std = node.input
-    normalised = op.Div(op.Sub(y, bias), scale)
-    return _layer_normalization_grad(node, op, normalised, dy, scale, inv_std, centred=True)
-
-
 def simplified_layer_normalization(node: onnx.NodeProto, op: Builder) -> list[str]:
     """SimplifiedLayerNormalization(X, scale): `Y = X·inv_std·scale`, `inv_std = 1/√(mean(X²) + ε)` (RMSNorm)."""
     x, scale = node.input
@@ -116,7 +109,6 @@ def _summed(op: Builder, x: str, axes: Sequence[int]) -> str:
 RULES: dict[str, Rule] = {
     "BatchNormInternal": batch_norm_internal,
     "BatchNormalizationGrad": batch_normalization_grad,
-    "InvertibleLayerNormalizationGrad": invertible_layer_normalization_grad,
     "LayerNormalizationGrad": layer_normalization_grad,
     "SimplifiedLayerNormalization": simplified_layer_normalization,
     "SimplifiedLayerNormalizationGrad": simplified_layer_normalization_grad,

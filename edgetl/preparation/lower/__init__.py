@@ -1,0 +1,271 @@
+"""Lower onnxruntime-training's training graph to standard ONNX operators, so that any onnxruntime trains.
+
+The forward and gradient nodes stay what onnxruntime-training's gradient builder made them. Each
+operator that only it knows has a rule in the file of its family; the accumulation of gradients gives
+way to the optimizer.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgetl import defaults
+from edgetl.artifacts import BATCH_LOGITS, Optimizer, TensorSpec
+from edgetl.engines.portable import EVAL_STEP, FIRST_MOMENT, NEW, PARAMETERS, SECOND_MOMENT, TRAIN_STEP
+from edgetl.errors import ModelError
+from edgetl.graphs import make_model
+from edgetl.preparation.decompose.builder import Rule, Unsupported
+from edgetl.preparation.graph import prune
+from edgetl.preparation.lower import (
+    activations,
+    convolution,
+    indexing,
+    losses,
+    normalisation,
+    pooling,
+    shape,
+    standard,
+)
+from edgetl.preparation.lower.builder import Lowering
+from edgetl.preparation.lower.observe import observe
+from edgetl.preparation.lower.optimizer import adamw, adamw_rates
+
+RULES: dict[str, Rule] = {
+    **activations.RULES,
+    **convolution.RULES,
+    **indexing.RULES,
+    **losses.RULES,
+    **normalisation.RULES,
+    **pooling.RULES,
+    **shape.RULES,
+}
+
+GRADIENT = "/gradient"
+LABELS = "labels"
+_ACCUMULATOR = "InPlaceAccumulatorV2"
+_BUFFER = "_grad.accumulation.buffer"
+
+
+def lower(training: onnx.ModelProto, trainable: Sequence[TensorSpec], optimizer: Optimizer) -> onnx.ModelProto:
+    """Return `train_step.onnx`: one step of the optimizer, in operators of ai.onnx opset 18.
+
+    Inputs: the features, `labels` (`[N]` int64), every trainable parameter p and its moments
+    `p/first_moment` and `p/second_moment` by name, `learning_rate` (float32 scalar) and `step` (int64
+    scalar, 1 for the first). Outputs: `loss` (scalar, before the step), `batch_logits`, `p/new`,
+    `p/first_moment/new`, `p/second_moment/new`.
+
+    Args:
+        training: onnxruntime-training's `training_model.onnx`.
+
+    Raises:
+        ModelError: operators have no rule; it names all of them.
+    """
+    graph, gradients, op = _lowered(training)
+    rates = adamw_rates(op, "learning_rate", "step", optimizer)
+    inputs, outputs = _data(graph), _results(graph, op)
+    for spec in trainable:
+        if spec.name not in gradients:
+            raise ModelError(f"the parameter {spec.name!r} has no gradient: let another share of the network train")
+        p, m, v = spec.name, spec.name + FIRST_MOMENT, spec.name + SECOND_MOMENT
+        made = [p + NEW, m + NEW, v + NEW]
+        step = helper.make_node("AdamW", [p, gradients[p], m, v], made)
+        op.replacing(step, lambda node, op: adamw(op, *node.input, rates, optimizer))
+        inputs.extend(_float(name, spec.shape) for name in (p, m, v))
+        outputs.extend(_float(name, spec.shape) for name in made)
+    inputs.append(_float("learning_rate", ()))
+    inputs.append(helper.make_tensor_value_info("step", TensorProto.INT64, []))
+    return _finished(graph, op, "train_step", inputs, outputs)
+
+
+def lower_gradients(training: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the lowered graph without an optimizer: `loss`, `batch_logits` and `p/gradient` for each parameter.
+
+    Raises:
+        ModelError: operators have no rule; it names all of them.
+    """
+    graph, gradients, op = _lowered(training)
+    inputs, outputs = _data(graph), _results(graph, op)
+    for value in graph.input:
+        if value.name in gradients:
+            inputs.append(value)
+            shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            outputs.append(_float(value.name + GRADIENT, shape))
+            op.nodes.append(helper.make_node("Identity", [gradients[value.name]], [value.name + GRADIENT]))
+    return _finished(graph, op, "gradients", inputs, outputs)
+
+
+def lower_operators(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return any graph that runs in onnxruntime-training in standard operators.
+
+    Raises:
+        ModelError: operators have no rule; it names all of them.
+    """
+    op = _translated(model)
+    outputs = [helper.make_tensor_value_info(v.name, op.element_type(v.name), op.shape(v.name)) for v in model.graph.output]
+    return _finished(model.graph, op, model.graph.name, list(model.graph.input), outputs)
+
+
+def missing(training: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the operators, and forms of operators, that no rule lowers; empty if `lower` will succeed."""
+    graph, _ = _without_accumulators(training)
+    found: list[str] = []
+    _translated(_model(training, graph), found)
+    return tuple(dict.fromkeys(found))
+
+
+def eval_step(trainable_model: onnx.ModelProto, trainable: Sequence[TensorSpec]) -> onnx.ModelProto:
+    """Return `eval_step.onnx`: features, `labels` and parameters to `loss` (scalar, the mean) and `batch_logits`.
+
+    Args:
+        trainable_model: `trainable.onnx`, with the trainable parameters as initializers.
+    """
+    graph = onnx.GraphProto()
+    graph.CopyFrom(trainable_model.graph)
+    names = {spec.name for spec in trainable}
+    kept = [tensor for tensor in graph.initializer if tensor.name not in names]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    graph.input.append(helper.make_tensor_value_info(LABELS, TensorProto.INT64, ["batch"]))
+    graph.input.extend(_float(spec.name, spec.shape) for spec in trainable)
+    graph.node.append(helper.make_node("SoftmaxCrossEntropyLoss", [BATCH_LOGITS, LABELS], ["loss"], reduction="mean"))
+    graph.output.insert(0, _float("loss", ()))
+    graph.name = "eval_step"
+    return make_model(graph)
+
+
+def write_portable(
+    directory: Path,
+    training_model: onnx.ModelProto,
+    trainable_model: onnx.ModelProto,
+    parameters: Sequence[TensorSpec],
+    optimizer: Optimizer,
+) -> None:
+    """Write `portable/{train_step,eval_step}.onnx` and `portable/parameters.npz` (the initial values) below `directory`.
+
+    Raises:
+        ModelError: operators have no rule; it names all of them, and nothing is written.
+    """
+    step = lower(training_model, parameters, optimizer)
+    values = {tensor.name: tensor for tensor in trainable_model.graph.initializer}
+    initial = {spec.name: numpy_helper.to_array(values[spec.name]) for spec in parameters}
+    content = io.BytesIO()
+    np.savez(content, **initial)
+    files = {
+        TRAIN_STEP: step.SerializeToString(),
+        EVAL_STEP: eval_step(trainable_model, parameters).SerializeToString(),
+        PARAMETERS: content.getvalue(),
+    }
+    for name, data in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+
+
+def _lowered(training: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, str], Lowering]:
+    """Return the training graph without accumulators, each parameter's gradient, and the lowered nodes."""
+    graph, gradients = _without_accumulators(training)
+    return graph, gradients, _translated(_model(training, graph))
+
+
+def _translated(model: onnx.ModelProto, problems: list[str] | None = None) -> Lowering:
+    """Apply the rules to a graph; what is constant becomes an initializer."""
+    values = observe(model)
+    op = Lowering(model, values)
+    found = problems if problems is not None else []
+    for node in model.graph.node:
+        constants = {name: values[name].constant for name in node.output if name}
+        known = {name: value for name, value in constants.items() if value is not None}
+        if len(known) == len(constants):
+            op.initializers.extend(numpy_helper.from_array(value, name) for name, value in known.items())
+            continue
+        is_standard = node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, defaults.OPSET, "")
+        rule = (standard.RULES if is_standard else RULES).get(node.op_type)
+        if rule is None:
+            op.nodes.append(node)
+            if not is_standard:
+                found.append(node.op_type)
+            continue
+        try:
+            op.replacing(node, rule)
+        except Unsupported as error:
+            found.append(f"{node.op_type} ({error})")
+    if found and problems is None:
+        listed = ", ".join(dict.fromkeys(found))
+        raise ModelError(f"the training graph has operators that standard ONNX lacks and no rule replaces: {listed}")
+    return op
+
+
+def _without_accumulators(training: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, str]]:
+    """Return a copy of the graph that ends in the gradients, and the name of each parameter's; no Identity is left."""
+    graph = onnx.GraphProto()
+    graph.CopyFrom(training.graph)
+    ends = [node for node in graph.node if node.op_type == _ACCUMULATOR]
+    gone = {name for node in ends for name in (node.input[0], node.input[2], *node.output)}
+    copies = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+
+    def source(name: str) -> str:
+        while name in copies:
+            name = copies[name]
+        return name
+
+    gradients = {node.input[0].removesuffix(_BUFFER): source(node.input[1]) for node in ends}
+    nodes = [node for node in graph.node if node.op_type not in (_ACCUMULATOR, "Identity")]
+    for node in nodes:
+        node.input[:] = [source(name) for name in node.input]
+    inputs = [value for value in graph.input if value.name not in gone]
+    outputs = [value for value in graph.output if value.name not in gone]
+    for value in outputs:
+        if source(value.name) != value.name:
+            nodes.append(helper.make_node("Identity", [source(value.name)], [value.name]))
+    for part, kept in ((graph.node, nodes), (graph.input, inputs), (graph.output, outputs)):
+        copied = [type(item).FromString(item.SerializeToString()) for item in kept]
+        del part[:]
+        part.extend(copied)
+    return graph, gradients
+
+
+def _model(training: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=training.opset_import, ir_version=training.ir_version)
+
+
+def _data(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that are not parameters: features and labels come first."""
+    names = [value.name for value in graph.input]
+    return list(graph.input[: names.index(LABELS) + 1])
+
+
+def _results(graph: onnx.GraphProto, op: Lowering) -> list[onnx.ValueInfoProto]:
+    op.nodes.append(helper.make_node("Identity", [graph.output[0].name], ["loss"]))
+    (logits,) = (value for value in graph.output if value.name == BATCH_LOGITS)
+    return [_float("loss", ()), logits]
+
+
+def _finished(
+    graph: onnx.GraphProto,
+    op: Lowering,
+    name: str,
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+) -> onnx.ModelProto:
+    initializers = [*graph.initializer, *op.initializers]
+    result = helper.make_graph(op.nodes, name, inputs, outputs, initializer=initializers)
+    for node in result.node:
+        node.name = ""
+        if node.domain == "ai.onnx":
+            node.domain = ""
+    prune(result)
+    model = make_model(result)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _float(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+
+__all__ = ["RULES", "eval_step", "lower", "lower_gradients", "lower_operators", "missing", "write_portable"]
