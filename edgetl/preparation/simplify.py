@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgetl.preparation.graph import GraphIndex
+from edgetl.preparation.graph import GraphIndex, prune
 
 
 def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
@@ -40,7 +40,36 @@ def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
     del graph.input[:]
     graph.input.extend(inputs)
     graph.initializer.extend(kept)
+    _unpack_sequences(graph)
     return result
+
+
+def _unpack_sequences(graph: onnx.GraphProto) -> None:
+    """Replace SplitToSequence and SequenceAt, which have no gradient, by the slices that they take."""
+    index = GraphIndex(graph)
+    for node in graph.node:
+        split = index.producer.get(node.input[0]) if node.op_type == "SequenceAt" else None
+        if split is None or split.op_type != "SplitToSequence" or len(split.input) < 2:
+            continue
+        sizes, position = index.initializers.get(split.input[1]), index.initializers.get(node.input[1])
+        if sizes is None or position is None:
+            continue
+        which = int(numpy_helper.to_array(position))
+        parts = numpy_helper.to_array(sizes)
+        if which < 0:
+            continue
+        start = which * int(parts) if parts.ndim == 0 else int(parts[:which].sum())
+        length = int(parts) if parts.ndim == 0 else int(parts[which])
+        axis = next((attribute.i for attribute in split.attribute if attribute.name == "axis"), 0)
+        bounds = {"starts": start, "ends": start + length, "axes": axis}
+        names = [f"edgetl/{node.output[0]}/{name}" for name in bounds]
+        graph.initializer.extend(
+            numpy_helper.from_array(np.array([value], np.int64), name)
+            for name, value in zip(names, bounds.values(), strict=True)
+        )
+        node.op_type = "Slice"
+        node.input[:] = [split.input[0], *names]
+    prune(graph)
 
 
 def freeze_batch_normalization(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> None:

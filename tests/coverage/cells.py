@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from edgetl import defaults, runtime
 from edgetl.artifacts import BATCH_LOGITS, ORT_CHECKPOINT, ORT_EVAL_MODEL, ORT_TRAINING_MODEL, Optimizer, Preprocessing
@@ -47,7 +47,7 @@ class Cell:
 def measure(network: Network, image: Preprocessing, name: str, directory: Path) -> Cell:
     """Cut, differentiate, take gradients and a step; see `Cell`."""
     trainable = policy.trainable_parameters(network, [name])
-    network = with_random_head(network)
+    network = moved_from_symmetry(network)
     parts = split.split(network, trainable, image=image)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -87,6 +87,24 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
         slope_error=slope_error,
         logits_error=error,
     )
+
+
+def moved_from_symmetry(network: Network) -> Network:
+    """Give the head values, and move every other parameter a little.
+
+    A head of zeros sends no gradient back. Where an initialisation is zero (the last scale of each
+    residual branch, in many networks), ReLU stands exactly on its kink, and the loss has no slope.
+    """
+    network = with_random_head(network)
+    rng = np.random.default_rng(2)
+    values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer}
+    moved = {
+        name: values[name] + rng.standard_normal(values[name].shape) * 0.1 * max(0.2, float(values[name].std()))
+        for name in network.parameters
+        if name not in network.head and values[name].ndim == 1
+    }
+    replace_parameters(network.model.graph, {name: value.astype(np.float32) for name, value in moved.items()})
+    return network
 
 
 def with_random_head(network: Network) -> Network:
