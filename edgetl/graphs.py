@@ -24,6 +24,9 @@ def make_model(graph: onnx.GraphProto) -> onnx.ModelProto:
         producer_name="edgetl",
     )
     strip(model)
+    for node in model.graph.node:
+        # unique, and not empty: onnxruntime derives names of fused nodes from these
+        node.name = next(output for output in node.output if output)
     return model
 
 
@@ -70,10 +73,7 @@ def join(graphs: Sequence[onnx.GraphProto], name: str) -> onnx.GraphProto:
         initializers.extend(graph.initializer)
         taken.update(tensor.name for tensor in graph.initializer)
         taken.update(output for node in graph.node for output in node.output)
-    joined = helper.make_graph(nodes, name, list(graphs[0].input), list(graphs[-1].output), initializer=initializers)
-    for node in joined.node:
-        node.name = ""  # two nodes must not have the same name, but none is needed
-    return joined
+    return helper.make_graph(nodes, name, list(graphs[0].input), list(graphs[-1].output), initializer=initializers)
 
 
 def _renamed(graph: onnx.GraphProto, names: Mapping[str, str]) -> onnx.GraphProto:

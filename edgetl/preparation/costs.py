@@ -21,7 +21,7 @@ def multiply_accumulates(model: onnx.ModelProto, size: Sequence[int]) -> dict[st
     """
     index = GraphIndex(model.graph)
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
-    names = list(dict.fromkeys(name for node in layers for name in (node.input[0], node.output[0])))
+    names = list(dict.fromkeys(name for node in layers for name in (*node.input[:2], node.output[0])))
     computed = [name for name in names if name not in index.initializers]
     values = run_graph(model, computed, np.zeros((1, *size), np.float32))
     shapes = {name: value.shape for name, value in zip(computed, values, strict=True)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgetl.preparation.graph import GraphIndex, prune
+from edgetl.preparation.run import run_graph
 
 
 def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
@@ -41,6 +42,37 @@ def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
     graph.input.extend(inputs)
     graph.initializer.extend(kept)
     _unpack_sequences(graph)
+    return result
+
+
+def fix_shapes(model: onnx.ModelProto, size: Sequence[int]) -> onnx.ModelProto:
+    """Return the model with constants where Reshape gets a computed shape in which only the batch varies.
+
+    Batches of 2 and 3 are run to see the shapes. Runtimes can then infer what follows, which
+    onnxruntime-training needs: of a shape that it does not know it takes the wrong gradient of a
+    broadcast.
+
+    Args:
+        size: of one sample, `(C, H, W)`.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    computed = [n for n in graph.node if n.op_type == "Reshape" and n.input[1] not in constants]
+    names = list(dict.fromkeys(node.input[1] for node in computed))
+    two, three = (
+        dict(zip(names, run_graph(model, names, np.zeros((batch, *size), np.float32)), strict=True)) for batch in (2, 3)
+    )
+    for node in computed:
+        shape, other = two[node.input[1]], three[node.input[1]]
+        varying = np.flatnonzero(shape != other)
+        if len(varying) > 1 - (-1 in shape) or any(3 * shape[i] != 2 * other[i] for i in varying):
+            continue
+        fixed = np.where(shape == other, shape, -1).astype(np.int64)
+        node.input[1] = f"edgetl/{node.output[0]}/shape"
+        graph.initializer.append(numpy_helper.from_array(fixed, node.input[1]))
+    prune(graph)
     return result
 
 
@@ -85,11 +117,13 @@ def freeze_batch_normalization(graph: onnx.GraphProto, ranks: Mapping[str, int])
     index = GraphIndex(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        if node.op_type != "BatchNormalization" or not {node.input[3], node.input[4]} <= index.initializers.keys():
+        statistics = {node.input[3], node.input[4]} if node.op_type == "BatchNormalization" else set()
+        trains = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
+        if not statistics or trains or not statistics <= index.initializers.keys():
             nodes.append(node)
             continue
         x, scale, bias, mean, variance = node.input
-        rank = ranks[x] if x in ranks else ranks[node.output[0]]
+        rank = ranks.get(x) or ranks.get(node.output[0]) or len(index.shape(x) or (None,) * 4)
         epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
         inverse = 1 / np.sqrt(numpy_helper.to_array(index.initializers[variance]).astype(np.float64) + epsilon)
         offset = -numpy_helper.to_array(index.initializers[mean]).astype(np.float64) * inverse

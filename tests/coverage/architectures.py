@@ -95,11 +95,29 @@ def _source(spec: str, overrides: dict[str, Any]) -> Graph:
     return loaded.model, loaded.parameters, loaded.preprocessing
 
 
+def _calibrated(module: Any, size: int) -> Any:
+    """Give batch normalisation the statistics of its inputs, as in any trained network.
+
+    With the initial ones, random weights let activations explode in some networks, and float32 has
+    no digits left for a slope.
+    """
+    import torch
+
+    layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+    for layer in layers:
+        layer.momentum = None  # average over everything seen
+    torch.manual_seed(0)
+    module.train()
+    with torch.no_grad():
+        module(torch.randn(8, 3, size, size))
+    return module.eval()
+
+
 def _export(module: Any, item: Architecture) -> Graph:
     from edgetl.preparation.sources.export import export
 
     preprocessing = Preprocessing(item.size, item.size, resize_size=item.size)
-    model, parameters = export(module, preprocessing)
+    model, parameters = export(_calibrated(module, item.size), preprocessing)
     return model, parameters, preprocessing
 
 

@@ -18,6 +18,7 @@ from edgetl.engines.ort_training import import_training_api
 from edgetl.graphs import join, make_model, replace_parameters
 from edgetl.preparation import gradients, policy, split
 from edgetl.preparation.heads import Network
+from edgetl.preparation.run import run_graph
 
 CLASSES = 5
 BATCH = 3
@@ -47,15 +48,15 @@ class Cell:
 def measure(network: Network, image: Preprocessing, name: str, directory: Path) -> Cell:
     """Cut, differentiate, take gradients and a step; see `Cell`."""
     trainable = policy.trainable_parameters(network, [name])
-    network = moved_from_symmetry(network)
+    rng = np.random.default_rng(0)
+    pictures = rng.standard_normal((BATCH, image.channels, image.height, image.width)).astype(np.float32)
+    targets = rng.integers(0, CLASSES, BATCH)
+    network = with_calm_head(moved_from_symmetry(network), pictures)
     parts = split.split(network, trainable, image=image)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     gradients.generate(parts.trainable, trainable, ADAMW, directory)
 
-    rng = np.random.default_rng(0)
-    pictures = rng.standard_normal((BATCH, image.channels, image.height, image.width)).astype(np.float32)
-    targets = rng.integers(0, CLASSES, BATCH)
     names = [spec.name for spec in parts.features]
     features = [pictures] if parts.backbone is None else _run(parts.backbone, names, {parts.input.name: pictures})
     features = [np.ascontiguousarray(feature) for feature in features]
@@ -90,20 +91,29 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
 
 
 def moved_from_symmetry(network: Network) -> Network:
-    """Give the head values, and move every other parameter a little.
+    """Give the head values, and those scales that are initialised to zero.
 
-    A head of zeros sends no gradient back. Where an initialisation is zero (the last scale of each
-    residual branch, in many networks), ReLU stands exactly on its kink, and the loss has no slope.
+    A head of zeros sends no gradient back. Where the last scale of a residual branch is zero, ReLU
+    stands exactly on its kink, and the loss has no slope.
     """
     network = with_random_head(network)
     rng = np.random.default_rng(2)
     values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer}
     moved = {
-        name: values[name] + rng.standard_normal(values[name].shape) * 0.1 * max(0.2, float(values[name].std()))
+        name: rng.standard_normal(values[name].shape) * 0.2
         for name in network.parameters
-        if name not in network.head and values[name].ndim == 1
+        if name.endswith(".weight") and name not in network.head and values[name].ndim == 1 and not values[name].any()
     }
     replace_parameters(network.model.graph, {name: value.astype(np.float32) for name, value in moved.items()})
+    return network
+
+
+def with_calm_head(network: Network, pictures: np.ndarray) -> Network:
+    """Scale the head so that the logits are about 1: random weights may let them explode, and the loss saturate."""
+    (logits,) = run_graph(network.model, [BATCH_LOGITS], pictures)
+    size = float(logits.std())
+    values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer if t.name in network.head}
+    replace_parameters(network.model.graph, {name: (value / size).astype(np.float32) for name, value in values.items()})
     return network
 
 
@@ -180,7 +190,7 @@ class Deployed:
         """
         norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in gradient.values()))
         errors = []
-        for change in (3e-2, 1e-2, 3e-3, 1e-3, 3e-4):
+        for change in (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4):
             step = change / norm  # so that the loss changes by about `change`
             ahead, back = (
                 self.loss({k: (v + sign * step * gradient[k] / norm).astype(np.float32) for k, v in values.items()})

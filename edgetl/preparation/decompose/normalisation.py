@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from edgetl.preparation.decompose.builder import Array, Builder, Rule, Unsupported, attribute, attributes, operand
+from edgetl.preparation.decompose.builder import Array, Builder, Rule, attribute, attributes, operand
 from edgetl.preparation.decompose.linear import along_axis
 
 
@@ -28,7 +28,10 @@ def batch_normalization(node: onnx.NodeProto, op: Builder) -> str:
         return op.Add(op.Mul(y, op.Reshape(scale, channels)), op.Reshape(bias, channels))
     fixed_mean, fixed_variance = op.constant(mean), op.constant(variance)
     if fixed_mean is None or fixed_variance is None:
-        raise Unsupported("its statistics are not constant")
+        # computed ones, in an exported network: of a standardised weight
+        deviation = op.Sqrt(op.Add(op.Reshape(variance, channels), np.float32(epsilon)))
+        y = op.Div(op.Sub(x, op.Reshape(mean, channels)), deviation)
+        return op.Add(op.Mul(y, op.Reshape(scale, channels)), op.Reshape(bias, channels))
     inverse = 1 / np.sqrt(fixed_variance.astype(np.float64) + epsilon)
     fixed_scale, fixed_bias = op.constant(scale), op.constant(bias)
     if fixed_scale is not None and fixed_bias is not None:

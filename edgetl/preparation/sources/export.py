@@ -12,7 +12,7 @@ from torch import nn
 from edgetl import defaults, runtime
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
-from edgetl.preparation.simplify import simplify
+from edgetl.preparation.simplify import fix_shapes, simplify
 from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.quiet import first_line, quiet
 
@@ -44,7 +44,7 @@ def export(module: nn.Module, preprocessing: Preprocessing) -> tuple[onnx.ModelP
     present = {tensor.name for tensor in model.graph.initializer}
     parameters = tuple(name for name, _ in module.named_parameters() if name in present)
     stored = {name for name, _ in module.named_buffers()}
-    model = clean(simplify(clean(model), {*parameters, *stored}))
+    model = fix_shapes(clean(simplify(clean(model), {*parameters, *stored})), shape)
     _check(model, example, expected)
     left = {tensor.name for tensor in model.graph.initializer}
     return model, tuple(name for name in parameters if name in left)
