@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.artifacts import BATCH_LOGITS, Artifacts
+from edgetl.artifacts import BATCH_LOGITS, PORTABLE_EVAL_STEP, PORTABLE_PARAMETERS, PORTABLE_TRAIN_STEP, Artifacts
 from edgetl.engines.base import check_batch
 from edgetl.errors import EngineError
 from edgetl.runtime import import_onnxruntime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-TRAIN_STEP = "portable/train_step.onnx"
-EVAL_STEP = "portable/eval_step.onnx"
-PARAMETERS = "portable/parameters.npz"
 
 FIRST_MOMENT = "/first_moment"
 SECOND_MOMENT = "/second_moment"
@@ -48,8 +44,8 @@ class PortableEngine:
     def __init__(self, artifacts: Artifacts, state: bytes | None, *, threads: int) -> None:
         self._manifest = artifacts.manifest
         self._ort = import_onnxruntime()
-        self._train = self._open(artifacts, TRAIN_STEP, threads)
-        self._eval = self._open(artifacts, EVAL_STEP, threads)
+        self._train = self._open(artifacts, PORTABLE_TRAIN_STEP, threads)
+        self._eval = self._open(artifacts, PORTABLE_EVAL_STEP, threads)
         self._names = [
             spec.name + suffix for spec in self._manifest.trainable for suffix in ("", FIRST_MOMENT, SECOND_MOMENT)
         ]
@@ -60,7 +56,10 @@ class PortableEngine:
         """One AdamW step; see `Engine.train_step`."""
         check_batch(self._manifest, features, targets)
         binding = self._current.step
-        rates = {"learning_rate": np.array(learning_rate, np.float32), _STEP: np.array(self._step + 1, np.int64)}
+        rates: dict[str, NDArray[Any]] = {
+            "learning_rate": np.array(learning_rate, np.float32),
+            _STEP: np.array(self._step + 1, np.int64),
+        }
         self._run(self._train, binding, {**self._batch(features, targets), **rates})
         self._step += 1
         self._current, self._other = self._other, self._current
@@ -86,10 +85,8 @@ class PortableEngine:
 
     def state(self) -> bytes:
         """An npz file of the parameters, their moments and the number of steps; no pickle."""
-        content = io.BytesIO()
-        arrays = {name: self._array(name) for name in self._names}
-        np.savez(content, **{_STEP: np.array(self._step, np.int64)}, **arrays)
-        return content.getvalue()
+        arrays: dict[str, NDArray[Any]] = {name: self._array(name) for name in self._names}
+        return npz_bytes({_STEP: np.array(self._step, np.int64), **arrays})
 
     def _open(self, artifacts: Artifacts, name: str, threads: int) -> Any:
         options = self._ort.SessionOptions()
@@ -97,6 +94,8 @@ class PortableEngine:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.use_deterministic_compute = True
+        # a plan of all buffers in one piece, made anew for each size of batch, takes a third to a half more memory
+        options.enable_mem_pattern = False
         file = artifacts.file(name)
         if not file.is_file():
             raise EngineError(
@@ -109,13 +108,13 @@ class PortableEngine:
             raise EngineError(f"onnxruntime cannot open {file}: {error}") from None
 
     def _initial(self, artifacts: Artifacts) -> tuple[int, dict[str, NDArray[Any]]]:
-        arrays = _read_npz(artifacts.file(PARAMETERS).read_bytes(), PARAMETERS)
+        arrays = _read_npz(artifacts.file(PORTABLE_PARAMETERS).read_bytes(), PORTABLE_PARAMETERS)
         zeros = {
             spec.name + suffix: np.zeros(spec.shape, np.float32)
             for spec in self._manifest.trainable
             for suffix in (FIRST_MOMENT, SECOND_MOMENT)
         }
-        return 0, self._checked({**arrays, **zeros}, PARAMETERS)
+        return 0, self._checked({**arrays, **zeros}, PORTABLE_PARAMETERS)
 
     def _restored(self, state: bytes) -> tuple[int, dict[str, NDArray[Any]]]:
         arrays = _read_npz(state, "the state")
@@ -169,6 +168,17 @@ class PortableEngine:
             session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise EngineError(f"onnxruntime cannot run this step: {error}") from None
+
+
+def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return an npz file: the same arrays always give the same bytes."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name, array in arrays.items():
+            # not numpy.savez, whose keyword arguments take names of their own; a fixed date, as it writes
+            with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+    return content.getvalue()
 
 
 def _read_npz(data: bytes, what: str) -> dict[str, NDArray[Any]]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+
 import onnx
 from onnx import shape_inference
+
+from edgetl.errors import ModelError
 
 
 class GraphIndex:
@@ -60,24 +64,30 @@ def prune(graph: onnx.GraphProto) -> None:
 
 
 def _sorted(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Return the nodes in an order in which each comes after those it reads from, and else unchanged."""
+    """Return the nodes in an order in which each comes after those it reads from, and else unchanged.
+
+    Raises:
+        ModelError: the graph has a cycle.
+    """
     producer = {output: i for i, node in enumerate(nodes) for output in node.output if output}
+    waits = [{producer[name] for name in node_inputs(node) if name in producer} for node in nodes]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for reader, sources in enumerate(waits):
+        for source in sources:
+            readers[source].append(reader)
+    ready = [i for i, sources in enumerate(waits) if not sources]
     order: list[int] = []
-    done: set[int] = set()
-    for start in range(len(nodes)):
-        stack = [start]
-        while stack:
-            position = stack[-1]
-            before = {producer[name] for name in node_inputs(nodes[position]) if name in producer} - done
-            before.discard(position)
-            if position in done:
-                stack.pop()
-            elif before:
-                stack.extend(sorted(before, reverse=True))
-            else:
-                done.add(position)
-                order.append(stack.pop())
-    return [nodes[position] for position in order]
+    while ready:
+        done = heapq.heappop(ready)
+        order.append(done)
+        for reader in readers[done]:
+            waits[reader].discard(done)
+            if not waits[reader]:
+                heapq.heappush(ready, reader)
+    if len(order) < len(nodes):
+        stuck = next(node for i, node in enumerate(nodes) if waits[i])
+        raise ModelError(f"the graph has a cycle through {stuck.op_type} {stuck.output[0]!r}: export it anew")
+    return [nodes[i] for i in order]
 
 
 def node_inputs(node: onnx.NodeProto) -> list[str]:

@@ -25,6 +25,7 @@ class Architecture:
         size: height and width in pixels.
         ci: belongs to the third that runs in CI.
         arguments: for the function that makes the network.
+        calibrated: whether batch normalisation gets the statistics of its inputs first.
     """
 
     library: str
@@ -32,6 +33,7 @@ class Architecture:
     size: int
     ci: bool = False
     arguments: dict[str, Any] = field(default_factory=dict)
+    calibrated: bool = True
 
     @property
     def id(self) -> str:
@@ -117,7 +119,7 @@ def _export(module: Any, item: Architecture) -> Graph:
     from edgetl.preparation.sources.export import export
 
     preprocessing = Preprocessing(item.size, item.size, resize_size=item.size)
-    model, parameters = export(_calibrated(module, item.size), preprocessing)
+    model, parameters = export(_calibrated(module, item.size) if item.calibrated else module, preprocessing)
     return model, parameters, preprocessing
 
 
@@ -130,7 +132,7 @@ _LOADERS: dict[str, Callable[[Architecture, Path], Graph]] = {
 }
 
 
-def _rows(library: str, *rows: tuple[str, int, bool] | tuple[str, int, bool, dict[str, Any]]) -> list[Architecture]:
+def _rows(library: str, *rows: tuple[Any, ...]) -> list[Architecture]:
     return [Architecture(library, *row) for row in rows]
 
 
@@ -144,7 +146,7 @@ ARCHITECTURES = [
         ("convnext_atto", 64, True),
         ("swin_tiny_patch4_window7_224", 112, False, {"img_size": 112, "depths": (1, 1, 2, 1)}),
         ("ghostnet_050", 64, True),
-        ("levit_128s", 224, False),
+        ("levit_128s", 224, False, {}, False),
         ("efficientvit_b0", 64, True),
         ("poolformer_s12", 64, False),
         ("xcit_nano_12_p16_224", 64, False, {"img_size": 64, "depth": 3}),
@@ -154,9 +156,9 @@ ARCHITECTURES = [
         ("efficientnet_b0", 64, False),
         ("regnetx_002", 64, True),
         ("densenet121", 64, False),
-        ("mixer_s32_224", 64, False, {"img_size": 64, "num_blocks": 3}),
+        ("mixer_s32_224", 64, False, {"img_size": 64}),
         ("coat_lite_tiny", 224, False),
-        ("pvt_v2_b0", 64, False, {"img_size": 64}),
+        ("pvt_v2_b0", 64, False),
         ("edgenext_xx_small", 64, False),
         ("mobilevit_xxs", 64, True),
         ("mobileone_s0", 64, False),
@@ -169,8 +171,8 @@ ARCHITECTURES = [
         ("tinynet_e", 64, True),
         ("lcnet_050", 64, True),
         ("visformer_tiny", 224, False),
-        ("gmlp_s16_224", 64, False, {"img_size": 64, "num_blocks": 3}),
-        ("resmlp_12_224", 64, False, {"img_size": 64, "num_blocks": 3}),
+        ("gmlp_s16_224", 64, False, {"img_size": 64}),
+        ("resmlp_12_224", 64, False, {"img_size": 64}),
         ("nf_regnet_b0", 64, False),
         ("davit_tiny", 64, False),
         ("focalnet_tiny_srf", 64, False),

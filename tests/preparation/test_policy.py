@@ -70,7 +70,12 @@ def test_policies(network: Network, policies: list[str], expected: set[str]) -> 
 
 @pytest.mark.parametrize(
     ("policy", "message"),
-    [("last:0", "choose 1 to 3"), ("last:4", "choose 1 to 3"), ("most", "neither a policy"), ("*.gamma", "stem.weight")],
+    [
+        ("last:0", "choose 1 to 3"),
+        ("last:4", "choose 1 to 3"),
+        ("most", "neither a policy"),
+        ("*.gamma", "stem.weight"),
+    ],
 )
 def test_what_cannot_be_meant(network: Network, policy: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):

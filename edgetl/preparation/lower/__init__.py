@@ -7,20 +7,26 @@ way to the optimizer.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl import defaults
-from edgetl.artifacts import BATCH_LOGITS, Optimizer, TensorSpec
-from edgetl.engines.portable import EVAL_STEP, FIRST_MOMENT, NEW, PARAMETERS, SECOND_MOMENT, TRAIN_STEP
+from edgetl.artifacts import (
+    BATCH_LOGITS,
+    PORTABLE_EVAL_STEP,
+    PORTABLE_PARAMETERS,
+    PORTABLE_TRAIN_STEP,
+    Optimizer,
+    TensorSpec,
+)
+from edgetl.engines.portable import FIRST_MOMENT, NEW, SECOND_MOMENT, npz_bytes
 from edgetl.errors import ModelError
 from edgetl.graphs import make_model
-from edgetl.preparation.decompose.builder import Rule, Unsupported
+from edgetl.preparation.decompose.builder import FLOATS, Rule, Unsupported
 from edgetl.preparation.graph import prune
 from edgetl.preparation.lower import (
     activations,
@@ -75,7 +81,7 @@ def lower(training: onnx.ModelProto, trainable: Sequence[TensorSpec], optimizer:
         p, m, v = spec.name, spec.name + FIRST_MOMENT, spec.name + SECOND_MOMENT
         made = [p + NEW, m + NEW, v + NEW]
         step = helper.make_node("AdamW", [p, gradients[p], m, v], made)
-        op.replacing(step, lambda node, op: adamw(op, *node.input, rates, optimizer))
+        op.replacing(step, partial(adamw, rates=rates, settings=optimizer))
         inputs.extend(_float(name, spec.shape) for name in (p, m, v))
         outputs.extend(_float(name, spec.shape) for name in made)
     inputs.append(_float("learning_rate", ()))
@@ -107,7 +113,8 @@ def lower_operators(model: onnx.ModelProto) -> onnx.ModelProto:
         ModelError: operators have no rule; it names all of them.
     """
     op = _translated(model)
-    outputs = [helper.make_tensor_value_info(v.name, op.element_type(v.name), op.shape(v.name)) for v in model.graph.output]
+    names = [value.name for value in model.graph.output]
+    outputs = [helper.make_tensor_value_info(name, op.element_type(name), op.shape(name)) for name in names]
     return _finished(model.graph, op, model.graph.name, list(model.graph.input), outputs)
 
 
@@ -146,7 +153,7 @@ def write_portable(
     parameters: Sequence[TensorSpec],
     optimizer: Optimizer,
 ) -> None:
-    """Write `portable/{train_step,eval_step}.onnx` and `portable/parameters.npz` (the initial values) below `directory`.
+    """Write `portable/{train_step,eval_step}.onnx` and the initial values, `portable/parameters.npz`.
 
     Raises:
         ModelError: operators have no rule; it names all of them, and nothing is written.
@@ -154,12 +161,10 @@ def write_portable(
     step = lower(training_model, parameters, optimizer)
     values = {tensor.name: tensor for tensor in trainable_model.graph.initializer}
     initial = {spec.name: numpy_helper.to_array(values[spec.name]) for spec in parameters}
-    content = io.BytesIO()
-    np.savez(content, **initial)
     files = {
-        TRAIN_STEP: step.SerializeToString(),
-        EVAL_STEP: eval_step(trainable_model, parameters).SerializeToString(),
-        PARAMETERS: content.getvalue(),
+        PORTABLE_TRAIN_STEP: step.SerializeToString(),
+        PORTABLE_EVAL_STEP: eval_step(trainable_model, parameters).SerializeToString(),
+        PORTABLE_PARAMETERS: npz_bytes(initial),
     }
     for name, data in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -191,6 +196,7 @@ def _translated(model: onnx.ModelProto, problems: list[str] | None = None) -> Lo
                 found.append(node.op_type)
             continue
         try:
+            _check_types(node, op)
             op.replacing(node, rule)
         except Unsupported as error:
             found.append(f"{node.op_type} ({error})")
@@ -198,6 +204,13 @@ def _translated(model: onnx.ModelProto, problems: list[str] | None = None) -> Lo
         listed = ", ".join(dict.fromkeys(found))
         raise ModelError(f"the training graph has operators that standard ONNX lacks and no rule replaces: {listed}")
     return op
+
+
+def _check_types(node: onnx.NodeProto, op: Lowering) -> None:
+    # the rules' constants are float32
+    others = {op.element_type(name) for name in node.output if name} & (FLOATS - {TensorProto.FLOAT})
+    if others:
+        raise Unsupported(f"of {TensorProto.DataType.Name(others.pop()).lower()}")
 
 
 def _without_accumulators(training: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, str]]:

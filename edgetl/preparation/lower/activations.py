@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import onnx
+from onnx import TensorProto
 
 from edgetl.preparation.decompose.builder import Builder, Rule, attribute, operand
 
@@ -15,13 +16,14 @@ ROOT_2_OVER_PI = math.sqrt(2 / math.pi)
 def relu_grad(node: onnx.NodeProto, op: Builder) -> str:
     """ReluGrad(dY, Y): `dX = dY where Y > 0, else 0`."""
     dy, y = node.input
-    return op.Where(op.Greater(y, 0.0), dy, 0.0)
+    return op.Mul(dy, _where_positive(op, y))
 
 
 def leaky_relu_grad(node: onnx.NodeProto, op: Builder) -> str:
     """LeakyReluGrad(dY, Y): `dX = dY where Y > 0, else α·dY`, for α > 0 (Maas et al. 2013)."""
     dy, y = node.input
-    return op.Where(op.Greater(y, 0.0), dy, op.Mul(dy, attribute(node, "alpha", 0.01)))
+    alpha = attribute(node, "alpha", 0.01)
+    return op.Mul(dy, op.Add(op.Mul(_where_positive(op, y), 1 - alpha), alpha))
 
 
 def sigmoid_grad(node: onnx.NodeProto, op: Builder) -> str:
@@ -115,6 +117,11 @@ def dropout_grad(node: onnx.NodeProto, op: Builder) -> str:
     dy, mask, ratio = node.input[0], node.input[1], operand(node, 2)
     kept = op.Div(dy, op.Sub(1.0, ratio)) if ratio else op.Mul(dy, 2.0)  # Dropout-13: the ratio is 0.5 if not given
     return op.Where(mask, kept, 0.0)
+
+
+def _where_positive(op: Builder, y: str) -> str:
+    # onnxruntime's Where takes some six times as long as Cast and Mul together
+    return op.Cast(op.Greater(y, 0.0), to=TensorProto.FLOAT)
 
 
 def _gelu(op: Builder, x: str) -> str:

@@ -1,7 +1,7 @@
 """Gradients of what picks elements: each puts dY back where the forward operator took X from, 0 elsewhere.
 
-Where the same element was taken twice its gradients add up. All of it is deterministic:
-ScatterElements adds in order; onnxruntime's ScatterND does not.
+Where the same element was taken twice its gradients add up. ScatterElements, unlike ScatterND, adds them
+in order in onnxruntime, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def gather_grad(node: onnx.NodeProto, op: Builder) -> str:
     indexed = op.shape(indices)
     if len(indexed) != 1:
         # one axis for all indices
-        count = math.prod(op.sizes(indices, range(len(indexed))))
+        fixed = [n for n in indexed if isinstance(n, int)]
+        count = math.prod(fixed) if len(fixed) == len(indexed) else None
         dy = _reshaped(op, dy, [*size[:axis], count, *size[axis + 1 :]])
     if picked is not None and isinstance(length, int):
         made = _put_back(op, dy, axis, np.asarray(picked, np.int64).ravel() % length, length, len(size))
@@ -58,7 +59,7 @@ def gather_nd_grad(node: onnx.NodeProto, op: Builder) -> str:
     inner = [n for n in size[1:] if isinstance(n, int)]
     if len(inner) != len(size) - 1:
         raise Unsupported("more than the first axis varies")
-    strides = np.array([math.prod(inner[i:depth - 1]) for i in range(depth)], np.int64)
+    strides = np.array([math.prod(inner[i : depth - 1]) for i in range(depth)], np.int64)
     row = math.prod(inner[depth - 1 :])
     # an index may count from the back
     first = op.Slice(shape, [0], [depth])

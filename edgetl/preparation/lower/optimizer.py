@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 from onnx import TensorProto, numpy_helper
 
 from edgetl.artifacts import Optimizer
@@ -38,15 +39,14 @@ def adamw_rates(op: Builder, learning_rate: str, step: str, settings: Optimizer)
     )
 
 
-def adamw(
-    op: Builder, parameter: str, gradient: str, first: str, second: str, rates: Rates, settings: Optimizer
-) -> tuple[str, str, str]:
-    """Return the new parameter and moments (Loshchilov & Hutter 2019, algorithm 2, in torch's order).
+def adamw(node: onnx.NodeProto, op: Builder, *, rates: Rates, settings: Optimizer) -> tuple[str, str, str]:
+    """AdamW(p, g, m, v) → new p, m and v (Loshchilov & Hutter 2019, algorithm 2, in torch's order).
 
     `m ← β₁m + (1 - β₁)g`, `v ← β₂v + (1 - β₂)g²`, and with `m̂ = m/(1 - β₁ᵗ)`, `v̂ = v/(1 - β₂ᵗ)`:
     `p ← p(1 - η·wd) - η·m̂/(√v̂ + ε)`. The last fraction is extended by `√(1 - β₂ᵗ)`, so that each
     correction is a scalar.
     """
+    parameter, gradient, first, second = node.input
     beta1, beta2 = settings.betas
     m = op.Add(op.Mul(first, beta1), op.Mul(gradient, 1 - beta1))
     v = op.Add(op.Mul(second, beta2), op.Mul(op.Mul(gradient, gradient), 1 - beta2))

@@ -9,13 +9,21 @@ import onnx
 import pytest
 
 from edgetl import prepare
-from edgetl.artifacts import ORT_TRAINING_MODEL, TRAINABLE, Artifacts, load_artifacts
+from edgetl.artifacts import (
+    ORT_TRAINING_MODEL,
+    PORTABLE_EVAL_STEP,
+    PORTABLE_PARAMETERS,
+    PORTABLE_TRAIN_STEP,
+    TRAINABLE,
+    Artifacts,
+    load_artifacts,
+)
 from edgetl.engines.ort_training import OrtTrainingEngine
-from edgetl.engines.portable import EVAL_STEP, PARAMETERS, TRAIN_STEP, PortableEngine
+from edgetl.engines.portable import PortableEngine
 from edgetl.errors import EngineError
 from edgetl.preparation.lower import write_portable
 
-SOURCE = '''
+SOURCE = """
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -84,14 +92,14 @@ def attention():
             self.norm, self.norm2, self.norm3 = nn.LayerNorm(16), nn.LayerNorm(16), nn.LayerNorm(16)
             self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
             self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
-            self.register_buffer("index", torch.arange(17 * 17) % 5, persistent=False)
+            self.register_buffer("relative", torch.arange(17 * 17) % 5, persistent=False)
             self.head = nn.Linear(16, 9)
 
         def forward(self, x):
             x = self.patch(x).flatten(2).transpose(1, 2)
             x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.position
             q, k, v = self.qkv(self.norm(x)).reshape(-1, 17, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
-            scores = q @ k.transpose(-1, -2) * 8**-0.5 + self.bias[self.index].reshape(17, 17, 2).permute(2, 0, 1)
+            scores = q @ k.transpose(-1, -2) * 8**-0.5 + self.bias[self.relative].reshape(17, 17, 2).permute(2, 0, 1)
             y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, 17, 16)
             x = x + self.out(y)
             x = x + self.down(F.gelu(self.up(self.norm2(x))))
@@ -118,7 +126,7 @@ def shuffle():
             return self.fc(torch.sigmoid(self.last(x)).amax((2, 3)))
 
     return Shuffle()
-'''
+"""
 
 
 def prepared(name: str, directory: Path, train: str) -> Artifacts:
@@ -146,7 +154,7 @@ def batches(artifacts: Artifacts, sizes: tuple[int, ...]) -> list[tuple[list[np.
 @pytest.mark.parametrize("name", ["mobile", "residual", "attention", "shuffle"])
 def test_steps_are_those_of_onnxruntime_training(name: str, train: str, tmp_path: Path) -> None:
     artifacts = prepared(name, tmp_path, train)
-    for file in (TRAIN_STEP, EVAL_STEP):
+    for file in (PORTABLE_TRAIN_STEP, PORTABLE_EVAL_STEP):
         model = onnx.load(artifacts.file(file))
         assert {node.domain for node in model.graph.node} == {""}
         assert [(item.domain, item.version) for item in model.opset_import] == [("", 18)]
@@ -193,9 +201,9 @@ def test_what_is_damaged_or_foreign_is_refused(tmp_path: Path) -> None:
     for damaged in (b"", b"damaged", state[: len(state) // 2], (tmp_path / "other.npz").read_bytes()):
         with pytest.raises(EngineError):
             PortableEngine(artifacts, damaged, threads=1)
-    artifacts.file(PARAMETERS).write_bytes(b"damaged")
+    artifacts.file(PORTABLE_PARAMETERS).write_bytes(b"damaged")
     with pytest.raises(EngineError):
         PortableEngine(artifacts, None, threads=1)
-    artifacts.file(TRAIN_STEP).unlink()
+    artifacts.file(PORTABLE_TRAIN_STEP).unlink()
     with pytest.raises(EngineError, match="ort-training"):
         PortableEngine(artifacts, state, threads=1)
