@@ -164,7 +164,7 @@ ARCHITECTURES = [
         ("mobileone_s0", 64, False),
         ("fastvit_t8", 64, False),
         ("hrnet_w18_small", 64, False),
-        ("inception_v3", 96, False),
+        ("inception_v3", 96, False, {}, False),
         ("dpn48b", 64, False),
         ("res2net50_14w_8s", 64, False),
         ("resnest14d", 64, False),

@@ -194,18 +194,29 @@ class Deployed:
         """Central differences along the gradient, at the best of several step lengths.
 
         Too long a step sees the curvature (and kinks of ReLU), too short a one the rounding of
-        float32; only one of them needs to be in between.
+        float32; only one of them needs to be in between. In a network whose first layers have by far
+        the largest gradients none may be; then along the sum of each tensor's unit gradient.
         """
-        norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in gradient.values()))
+        lengths = {key: float(np.sqrt((g.astype(np.float64) ** 2).sum())) for key, g in gradient.items()}
+        norm = float(np.sqrt(sum(length**2 for length in lengths.values())))
+        along = {key: g / norm for key, g in gradient.items()}
+        errors = self._errors(values, along, norm)
+        if min(errors) >= 0.01:
+            units = {key: g / max(lengths[key], 1e-30) for key, g in gradient.items()}
+            errors += self._errors(values, units, sum(lengths.values()))
+        return min(errors)
+
+    def _errors(self, values: dict[str, np.ndarray], direction: dict[str, np.ndarray], expected: float) -> list[float]:
+        """Relative differences between the measured and the expected slope, a step length each."""
         errors = []
         for change in (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4):
-            step = change / norm  # so that the loss changes by about `change`
+            step = change / expected  # so that the loss changes by about `change`
             ahead, back = (
-                self.loss({k: (v + sign * step * gradient[k] / norm).astype(np.float32) for k, v in values.items()})
+                self.loss({k: (v + sign * step * direction[k]).astype(np.float32) for k, v in values.items()})
                 for sign in (1, -1)
             )
-            errors.append(abs((ahead - back) / (2 * step) - norm) / norm)
-        return float(min(errors))
+            errors.append(abs((ahead - back) / (2 * step) / expected - 1))
+        return errors
 
 
 def _run(model: onnx.ModelProto, outputs: list[str], inputs: dict[str, Any]) -> list[np.ndarray]:
