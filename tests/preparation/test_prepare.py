@@ -213,3 +213,31 @@ def test_the_module_of_a_factory_can_import_its_neighbours(tmp_path: Path) -> No
     (tmp_path / "nets2.py").write_text(SOURCE + "\nfrom neighbour_of_nets import WIDTH\n")
     prepare(f"{tmp_path / 'nets2.py'}:build", out=tmp_path / "art", classes=2, preprocessing=SIZE)
     assert str(tmp_path) not in sys.path
+
+
+HINDERED = """
+import torch
+from torch import nn
+
+class Steps(nn.Module):
+    def forward(self, x):
+        return torch.floor(x) + torch.ceil(x)
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), Steps(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Linear(4, 9))
+"""
+
+
+def test_what_cannot_be_trained_is_listed_with_what_can(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(HINDERED)
+    spec = f"{tmp_path / 'nets.py'}:build"
+    with pytest.raises(ModelError) as caught:
+        prepare(spec, out=tmp_path / "art", classes=2, preprocessing=SIZE, train=["all"])
+    sentence = str(caught.value)
+    assert "Floor" in sentence
+    assert "Ceil" in sentence
+    assert sentence.endswith("What can: head, last:1")
+    assert not (tmp_path / "art").exists()
+    for policy in ("head", "last:1"):
+        prepare(spec, out=tmp_path / "art", classes=2, preprocessing=SIZE, train=[policy], force=True)
