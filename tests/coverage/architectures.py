@@ -178,7 +178,7 @@ ARCHITECTURES = [
         ("focalnet_tiny_srf", 64, False),
         ("deit_tiny_distilled_patch16_224", 64, True, {"img_size": 64, "depth": 3}),
         ("beit_base_patch16_224", 64, False, {"img_size": 64, "depth": 2, "embed_dim": 96, "num_heads": 3}),
-        ("eva02_tiny_patch14_224", 56, False, {"img_size": 56, "depth": 2}),
+        ("eva02_tiny_patch14_224", 56, False, {"img_size": 56, "depth": 2, "num_classes": 10}),
         ("mnasnet_small", 64, False),
         ("vgg11_bn", 64, False),
     ),
