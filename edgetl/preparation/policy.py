@@ -26,6 +26,7 @@ _NORM_NAME = re.compile(
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # a step of a name that counts: 3, layer4, denseblock2, encoder_layer_11, stage3 …
 _INDEXED = re.compile(r"^([a-z_]*(block|layer|stage|cell|unit|mixed|level)[a-z_]*)?\d+[a-z]?$", re.I)
+_NESTED = re.compile(r"^(blocks|layers|units|cells)$", re.I)
 _CONTAINER = re.compile(r"^(blocks?|layers?|stages?|units?|cells?|features)$", re.I)
 
 
@@ -94,17 +95,21 @@ def _last(network: Network, count: int) -> set[str]:
 def _block_of(name: str) -> str | None:
     """Return the prefix of a parameter's name that names its block; None if it belongs to none.
 
-    The first step that counts, and further ones while they follow at once or inside of a container:
-    `blocks.6.0.conv.weight` → `blocks.6.0`, `stages.3.blocks.2.mlp.fc1.weight` → `stages.3.blocks.2`.
+    The first step that counts, and further ones while they follow at once or inside of a container,
+    but not the module that holds the parameter: `blocks.6.0.conv.weight` → `blocks.6.0`,
+    `stages.3.blocks.2.mlp.fc1.weight` → `stages.3.blocks.2`, `features.18.0.weight` → `features.18`.
     """
     steps = name.split(".")[:-1]
     end = next((i for i, step in enumerate(steps) if _INDEXED.match(step)), None)
     if end is None:
         return None
+    last = len(steps) - 1
+    if end == last and end > 0 and steps[end].isdigit() and not _CONTAINER.match(steps[end - 1]):
+        return None  # the convolution in `conv5.0`, say, is a part of no block
     while True:
-        if end + 1 < len(steps) and _INDEXED.match(steps[end + 1]):
+        if end + 1 < last and _INDEXED.match(steps[end + 1]):
             end += 1
-        elif end + 2 < len(steps) and _CONTAINER.match(steps[end + 1]) and _INDEXED.match(steps[end + 2]):
+        elif end + 2 < last and _NESTED.match(steps[end + 1]) and _INDEXED.match(steps[end + 2]):
             end += 2
         else:
             return ".".join(steps[: end + 1])

@@ -195,7 +195,7 @@ ARCHITECTURES = [
         ("efficientnet_b0", 64, False),
         ("efficientnet_v2_s", 64, False),
         ("googlenet", 64, False, {"init_weights": False}),
-        ("inception_v3", 96, False, {"init_weights": False}),
+        ("inception_v3", 96, False, {"init_weights": False, "aux_logits": False}),
         ("mnasnet0_5", 64, True),
         ("mobilenet_v2", 64, True),
         ("mobilenet_v3_small", 64, True),
