@@ -11,7 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgetl.preparation.graph import GraphIndex, prune
+from edgetl.graphs import prune
+from edgetl.preparation.graph import GraphIndex
 from edgetl.preparation.run import run_graph
 
 

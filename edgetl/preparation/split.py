@@ -18,9 +18,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgetl.artifacts import Preprocessing, TensorSpec
 from edgetl.errors import ModelError
-from edgetl.graphs import join, make_model, replace_parameters
+from edgetl.graphs import join, make_model, node_inputs, prune, replace_parameters
 from edgetl.preparation.costs import multiply_accumulates
-from edgetl.preparation.graph import node_inputs, prune
 from edgetl.preparation.heads import Network
 from edgetl.preparation.run import run_graph
 from edgetl.preparation.simplify import freeze_batch_normalization, simplify
