@@ -80,7 +80,7 @@ def split(network: Network, trainable: Sequence[str], *, image: Preprocessing) -
         list(graph.output),
         initializer=[*graph.initializer, *boundary.constants],
     )
-    freeze_batch_normalization(tail, ranks)
+    freeze_batch_normalization(tail, ranks, trainable)
     prune(tail)
     backbone = None
     if [spec.name for spec in boundary.features] != [source]:
