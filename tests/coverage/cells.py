@@ -67,7 +67,7 @@ class Trained:
     """What both engines made of the same training.
 
     Attributes:
-        first_loss, last_loss: the mean of the first and of the last eight steps' losses, with onnxruntime-training.
+        first_loss, last_loss: of all pictures, before and after, with onnxruntime-training.
         loss_error: largest difference between the engines' losses at any of the steps.
         rounding: the same between the portable engine and itself, started from parameters whose last bits
             differ, the largest of three; None where `loss_error` is so small that nobody asks.
@@ -102,10 +102,9 @@ class Prepared:
         return [np.ascontiguousarray(feature) for feature in found]
 
 
-def prepare(network: Network, image: Preprocessing, name: str, pictures: np.ndarray, directory: Path) -> Prepared:
-    """Cut the network for a policy, with a head whose logits for these pictures are about 1."""
+def prepare(network: Network, image: Preprocessing, name: str, directory: Path) -> Prepared:
+    """Cut the network for a policy and generate what both engines need."""
     trainable = policy.trainable_parameters(network, [name])
-    network = with_calm_head(moved_from_symmetry(network), pictures)
     parts = split.split(network, trainable, image=image)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -118,7 +117,7 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
     rng = np.random.default_rng(0)
     pictures = rng.standard_normal((BATCH, image.channels, image.height, image.width)).astype(np.float32)
     targets = rng.integers(0, CLASSES, BATCH)
-    prepared = prepare(network, image, name, pictures, directory)
+    prepared = prepare(with_calm_head(moved_from_symmetry(network), pictures), image, name, directory)
     parts, trainable = prepared.parts, prepared.trainable
     names = [spec.name for spec in parts.features]
     features = prepared.features(pictures)
@@ -175,7 +174,7 @@ def train(network: Network, image: Preprocessing, name: str, directory: Path) ->
     labels = np.arange(2 * PICTURES) % CLASSES
     noise = rng.standard_normal((len(labels), *patterns.shape[1:]))
     pictures = (0.9 * patterns[labels] + np.sqrt(1 - 0.9**2) * noise).astype(np.float32)
-    prepared = prepare(network, image, name, pictures[:PICTURES], directory)
+    prepared = prepare(with_telling_head(network, pictures), image, name, directory)
     features = prepared.features(pictures)
 
     def batch(chosen: np.ndarray) -> engines.Batch:
@@ -188,7 +187,7 @@ def train(network: Network, image: Preprocessing, name: str, directory: Path) ->
     batches = [batch(rng.permutation(PICTURES)[:STEP_BATCH]) for _ in range(STEPS)]
 
     def trained(engine: str, state: bytes | None = None) -> engines.Course:
-        return engines.train(engine, prepared.artifacts, batches, batch(other), rate, state)
+        return engines.train(engine, prepared.artifacts, batches, (batch(everything), batch(other)), rate, state)
 
     ort, portable = trained("ort-training"), trained("portable")
     loss_error = float(np.abs(portable.losses - ort.losses).max())
@@ -197,8 +196,8 @@ def train(network: Network, image: Preprocessing, name: str, directory: Path) ->
         again = [trained("portable", engines.nudged(prepared.artifacts, seed)) for seed in range(3)]
         rounding = max(float(np.abs(course.losses - portable.losses).max()) for course in again)
     return Trained(
-        first_loss=float(ort.losses[:8].mean()),
-        last_loss=float(ort.losses[-8:].mean()),
+        first_loss=loss,
+        last_loss=ort.last_loss,
         loss_error=loss_error,
         rounding=rounding,
         accuracy=float((ort.logits.argmax(1) == labels[other]).mean()),
@@ -230,6 +229,20 @@ def with_calm_head(network: Network, pictures: np.ndarray) -> Network:
     size = float(logits.std())
     values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer if t.name in network.head}
     replace_parameters(network.model.graph, {name: (value / size).astype(np.float32) for name, value in values.items()})
+    return network
+
+
+def with_telling_head(network: Network, pictures: np.ndarray) -> Network:
+    """Shift and scale the head so that the logits differ by about 1 between pictures, and not between classes.
+
+    Features of random weights differ little between pictures; else every picture would be of the same class.
+    """
+    network = with_calm_head(moved_from_symmetry(network), pictures)
+    (logits,) = run_graph(network.model, [BATCH_LOGITS], pictures)
+    mean, size = logits.mean(0), float(logits.std(0).mean())
+    values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer if t.name in network.head}
+    shifted = {name: value - mean if value.shape == mean.shape else value for name, value in values.items()}
+    replace_parameters(network.model.graph, {name: (v / size).astype(np.float32) for name, v in shifted.items()})
     return network
 
 

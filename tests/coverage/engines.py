@@ -103,18 +103,25 @@ def difference(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarra
 
 @dataclass(frozen=True)
 class Course:
-    """What a training gave: the loss before each step, and the logits for other pictures after the last."""
+    """What a training gave: each step's loss, and afterwards the loss of `known` and the logits of `other` pictures."""
 
     losses: np.ndarray
+    last_loss: float
     logits: np.ndarray
 
 
 def train(
-    name: str, artifacts: Artifacts, batches: Sequence[Batch], other: Batch, rate: float, state: bytes | None = None
+    name: str,
+    artifacts: Artifacts,
+    batches: Sequence[Batch],
+    known_and_other: tuple[Batch, Batch],
+    rate: float,
+    state: bytes | None = None,
 ) -> Course:
     engine = open_engine(name, artifacts, state, threads=THREADS)
     losses = [engine.train_step(*batch, rate) for batch in batches]
-    return Course(np.array(losses), engine.evaluate(*other)[1])
+    known, other = known_and_other
+    return Course(np.array(losses), engine.evaluate(*known)[0], engine.evaluate(*other)[1])
 
 
 def nudged(artifacts: Artifacts, seed: int) -> bytes:

@@ -77,8 +77,9 @@ def test_training(loaded: Loaded, policy: str, tmp_path: Path) -> None:
         problems.append(f"{type(error).__name__}: {error}")
     else:
         found = dataclasses.asdict(trained)
-        if not trained.last_loss < trained.first_loss:
-            problems.append(f"the loss goes from {trained.first_loss:.3g} to {trained.last_loss:.3g}")
+        # that the engines agree says nothing about a training that stands still
+        if not abs(trained.last_loss - trained.first_loss) > 1e-3:
+            problems.append(f"the loss goes from {trained.first_loss:.6g} to {trained.last_loss:.6g}")
         # where a training is chaotic, what rounding alone does to it
         if not trained.loss_error < max(1e-4, 10 * (trained.rounding or 0)):
             problems.append(f"the engines' losses differ by {trained.loss_error:.2e}")
