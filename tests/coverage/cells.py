@@ -236,10 +236,12 @@ def with_telling_head(network: Network, pictures: np.ndarray) -> Network:
     """Shift and scale the head so that the logits differ by about 1 between pictures, and not between classes.
 
     Features of random weights differ little between pictures; else every picture would be of the same class.
+    Where they differ by less than a hundredth it stays so, because the logits would be differences of numbers
+    so large that float32 leaves them no digits.
     """
     network = with_calm_head(moved_from_symmetry(network), pictures)
     (logits,) = run_graph(network.model, [BATCH_LOGITS], pictures)
-    mean, size = logits.mean(0), float(logits.std(0).mean())
+    mean, size = logits.mean(0), max(0.01, float(logits.std(0).mean()))
     values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer if t.name in network.head}
     shifted = {name: value - mean if value.shape == mean.shape else value for name, value in values.items()}
     replace_parameters(network.model.graph, {name: (v / size).astype(np.float32) for name, v in shifted.items()})
