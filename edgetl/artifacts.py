@@ -121,6 +121,9 @@ class Manifest:
         outputs: number of logits: of classes, or of numbers.
         loss: `cross_entropy`, `binary_cross_entropy`, `mean_squared_error` or `l1`.
         optimizer: what the training artifacts hold; finetune may choose another.
+        modality: what a sample is: `image`, `audio`, `text` or `array`.
+        preprocessing: of an image; None for other modalities.
+        inputs: the network's inputs, for one sample.
         features: the tensors at the freeze boundary, for one sample; the training graph's inputs.
         trainable: the parameters that train, by name; `frozen` are all others.
         backbone_macs, trainable_macs: multiply-accumulates of a forward pass for one sample, before
@@ -135,8 +138,9 @@ class Manifest:
     task: str
     labels: tuple[str, ...]
     outputs: int
-    preprocessing: Preprocessing
-    input: TensorSpec
+    modality: str
+    preprocessing: Preprocessing | None
+    inputs: tuple[TensorSpec, ...]
     features: tuple[TensorSpec, ...]
     policy: tuple[str, ...]
     trainable: tuple[TensorSpec, ...]

@@ -260,7 +260,7 @@ class _Extractor:
         self._artifacts = artifacts
         self._store = store
         self._names = [spec.name for spec in artifacts.manifest.features]
-        self._input = artifacts.manifest.input.name
+        self._input = artifacts.manifest.inputs[0].name
         self._preprocess = runtime.open_session(artifacts.file(PREPROCESS))
         self._backbone = None
         if artifacts.has_backbone:

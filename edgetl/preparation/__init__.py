@@ -127,7 +127,7 @@ def prepare(
         raise ModelError(_hindered(found, network, loaded.preprocessing))
 
     with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
-        build_preprocess(loaded.preprocessing, parts.input.name, directory / PREPROCESS)
+        build_preprocess(loaded.preprocessing, parts.inputs[0].name, directory / PREPROCESS)
         if parts.backbone is not None:
             (directory / BACKBONE).write_bytes(parts.backbone.SerializeToString())
         (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
@@ -143,8 +143,9 @@ def prepare(
             task=task,
             labels=names,
             outputs=count,
+            modality="image",
             preprocessing=loaded.preprocessing,
-            input=parts.input,
+            inputs=parts.inputs,
             features=parts.features,
             policy=tuple(train),
             trainable=parts.parameters,

@@ -36,7 +36,7 @@ class Parts:
     Attributes:
         backbone: input → features; None where nothing is frozen before the first trainable layer.
         trainable: features → `batch_logits`, with the parameters' initial values.
-        input: the network's input for one sample.
+        inputs: the network's inputs for one sample.
         features: the boundary's tensors for one sample.
         parameters: the trainable parameters.
         frozen: all other parameters.
@@ -45,7 +45,7 @@ class Parts:
 
     backbone: onnx.ModelProto | None
     trainable: onnx.ModelProto
-    input: TensorSpec
+    inputs: tuple[TensorSpec, ...]
     features: tuple[TensorSpec, ...]
     parameters: tuple[TensorSpec, ...]
     frozen: tuple[TensorSpec, ...]
@@ -99,7 +99,7 @@ def split(network: Network, trainable: Sequence[str], *, image: Preprocessing) -
     parts = Parts(
         backbone=backbone,
         trainable=make_model(tail),
-        input=TensorSpec(source, size),
+        inputs=(TensorSpec(source, size),),
         features=boundary.features,
         parameters=tuple(TensorSpec(name, initializers[name]) for name in trainable),
         frozen=tuple(TensorSpec(n, initializers[n]) for n in network.parameters if n not in set(trainable)),

@@ -59,7 +59,7 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
     gradients.generate(parts.trainable, trainable, "cross_entropy", Optimizer(), directory)
 
     names = [spec.name for spec in parts.features]
-    features = [pictures] if parts.backbone is None else _run(parts.backbone, names, {parts.input.name: pictures})
+    features = [pictures] if parts.backbone is None else _run(parts.backbone, names, {parts.inputs[0].name: pictures})
     features = [np.ascontiguousarray(feature) for feature in features]
 
     training = Training(directory)
@@ -86,7 +86,7 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
     tail.CopyFrom(parts.trainable.graph)
     replace_parameters(tail, moved)
     whole = make_model(join([p for p in (parts.backbone and parts.backbone.graph, tail) if p is not None], "whole"))
-    (logits,) = _run(whole, [BATCH_LOGITS], {parts.input.name: pictures})
+    (logits,) = _run(whole, [BATCH_LOGITS], {parts.inputs[0].name: pictures})
     error = float(np.abs(engine_logits - logits).max() / max(1e-6, float(np.abs(logits).max())))
     return Cell(
         policy=name,
