@@ -14,13 +14,10 @@ from onnx import TensorProto, helper
 
 from edgetl.artifacts import BATCH_LOGITS, Optimizer, TensorSpec
 from edgetl.engines.optimizers import (
-    FIRST_MOMENT,
     GRADIENT,
     LEARNING_RATE,
     LOSS,
-    MOMENTUM,
     NEW,
-    SECOND_MOMENT,
     STEP,
     SUM,
     state_suffixes,
