@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from edgetl import schema, storage
+from edgetl import defaults, schema, storage
 from edgetl.errors import ArtifactsError
 
 SCHEMA_VERSION = 1
@@ -30,7 +30,11 @@ PORTABLE_EVAL_STEP = "portable/eval_step.onnx"
 PORTABLE_PARAMETERS = "portable/parameters.npz"
 
 BATCH_LOGITS = "batch_logits"
-"""The output of `trainable.onnx`, `[N, classes]`."""
+"""The output of `trainable.onnx`, `[N, outputs]`."""
+
+TARGETS = "targets"
+SAMPLE_WEIGHTS = "sample_weights"
+"""Inputs of every training graph beside the features: `[N, outputs]` and `[N]`, float32."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,22 @@ class Source:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The optimizer that the training artifacts hold (torch.optim.AdamW's arithmetic)."""
+    """An optimizer and its settings; `edgetl/engines/update.py` has the formulas.
 
-    name: str
-    betas: tuple[float, float]
-    epsilon: float
-    weight_decay: float
+    Attributes:
+        name: `adamw` or `sgd`.
+        betas, epsilon: of AdamW.
+        momentum: of SGD.
+        weight_decay: decoupled from the gradient in both (Loshchilov & Hutter 2019).
+        clip_norm: largest norm of all gradients together; what is longer is scaled down to it.
+    """
+
+    name: str = "adamw"
+    betas: tuple[float, float] = defaults.ADAMW_BETAS
+    epsilon: float = defaults.ADAMW_EPSILON
+    momentum: float = defaults.SGD_MOMENTUM
+    weight_decay: float = defaults.WEIGHT_DECAY
+    clip_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +115,15 @@ class Manifest:
     """What a prepared directory says of itself; see docs/artifacts.md for each field.
 
     Attributes:
-        labels: class names in the order of the logits; empty if only their number was known, and
-            then the names come from the data.
-        classes: number of logits.
+        labels: names of the outputs in the order of the logits; empty if only their number was known,
+            and then the names come from the data.
+        task: `classification` (one class each), `multilabel` (any number of classes) or `regression`.
+        outputs: number of logits: of classes, or of numbers.
+        loss: `cross_entropy`, `binary_cross_entropy`, `mean_squared_error` or `l1`.
+        optimizer: what the training artifacts hold; finetune may choose another.
+        modality: what a sample is: `image`, `audio`, `text` or `array`.
+        preprocessing: of an image; None for other modalities.
+        inputs: the network's inputs, for one sample.
         features: the tensors at the freeze boundary, for one sample; the training graph's inputs.
         trainable: the parameters that train, by name; `frozen` are all others.
         backbone_macs, trainable_macs: multiply-accumulates of a forward pass for one sample, before
@@ -117,9 +137,10 @@ class Manifest:
     source: Source
     task: str
     labels: tuple[str, ...]
-    classes: int
-    preprocessing: Preprocessing
-    input: TensorSpec
+    outputs: int
+    modality: str
+    preprocessing: Preprocessing | None
+    inputs: tuple[TensorSpec, ...]
     features: tuple[TensorSpec, ...]
     policy: tuple[str, ...]
     trainable: tuple[TensorSpec, ...]

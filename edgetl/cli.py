@@ -21,10 +21,39 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_OUTPUTS = {"classification": "classes", "multilabel": "labels", "regression": "numbers"}
+
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 _threads_option = click.option(
     "--threads", type=click.IntRange(min=1), default=None, help="Cores to use.  [default: all available]"
 )
+
+
+def _provider_options(command: F) -> F:
+    for option in reversed(
+        (
+            click.option(
+                "--provider",
+                default="cpu",
+                show_default=True,
+                metavar="NAME",
+                help="ONNX Runtime's execution provider: cpu, openvino, cuda, webgpu, coreml, qnn, ...",
+            ),
+            click.option(
+                "--provider-option",
+                "provider_options",
+                multiple=True,
+                metavar="KEY=VALUE",
+                callback=lambda _, option, items: dict(_text_pair(item, option.opts[0]) for item in items),
+                help="Option of the provider. Repeatable.",
+            ),
+            click.option(
+                "--allow-fallback", is_flag=True, help="Use the CPU where the provider is missing or refuses."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -81,6 +110,18 @@ def main() -> None:
     type=click.Choice(["rgb", "bgr"]),
     help="Order in which the network takes colours.  [default: the model's]",
 )
+@click.option(
+    "--task",
+    type=click.Choice(["classification", "multilabel", "regression"]),
+    default="classification",
+    show_default=True,
+    help="One class each; any number of classes; or numbers.",
+)
+@click.option(
+    "--loss",
+    type=click.Choice(["cross_entropy", "binary_cross_entropy", "mean_squared_error", "l1"]),
+    help="What is minimised.  [default: the task's]",
+)
 @click.option("--force", is_flag=True, help="Replace a prepared directory at --out.")
 @_json_option
 def prepare(source: str, as_json: bool, **options: Any) -> None:
@@ -112,7 +153,8 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     _finish(
         as_json,
         result,
-        f"{result.artifacts} is ready: {result.classes} classes, {result.size_mb:.1f} MB, in {result.seconds:.0f} s",
+        f"{result.artifacts} is ready: {result.outputs} {_OUTPUTS[result.task]}, "
+        f"{result.size_mb:.1f} MB, in {result.seconds:.0f} s",
         f"  trains {result.trainable_parameters:,} parameters; {result.frozen_parameters:,} are frozen",
         f"  {result.trainable_macs / 1e6:,.1f} million multiply-accumulates behind the boundary, "
         f"{result.backbone_macs / 1e6:,.1f} before it",
@@ -154,6 +196,33 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 @click.option("--resume", is_flag=True, help="Continue the run at --out, with the result of an uninterrupted one.")
 @click.option("--force", is_flag=True, help="Replace the run at --out.")
 @click.option("--engine", type=click.Choice(["auto", "ort-training", "portable"]), default="auto", show_default=True)
+@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
+@click.option(
+    "--momentum",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    default=defaults.SGD_MOMENTUM,
+    show_default=True,
+    help="Of --optimizer sgd.",
+)
+@click.option(
+    "--weight-decay",
+    type=click.FloatRange(min=0),
+    default=defaults.WEIGHT_DECAY,
+    show_default=True,
+    help="Decoupled from the gradient, in both optimizers.",
+)
+@click.option(
+    "--clip-norm",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Largest norm of a step's gradients; longer ones are scaled down.  [default: no limit]",
+)
+@click.option(
+    "--micro-batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Samples computed at once; their gradients are added up over a batch.  [default: the batch]",
+)
+@_provider_options
 @click.option(
     "--cache", type=click.Path(), metavar="DIR", help="Where features are kept.  [default: the user's cache folder]"
 )
@@ -180,6 +249,7 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
         f"{len(result.rejected)} left out",
         f"  features {result.feature_seconds:.1f} s ({speed}), training {result.training_seconds:.1f} s, "
         f"engine {result.engine}",
+        *_placements(result.placement),
         f"  the run lies in {result.run}",
         f"next: edgetl deploy {result.run} --out model.onnx",
     )
@@ -215,6 +285,7 @@ def deploy(run: str, as_json: bool, **options: Any) -> None:
 @main.command()
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
+@_provider_options
 @_threads_option
 @_json_option
 def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
@@ -231,6 +302,7 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
         *(f"  {name:<{width}}  {recall:6.1%}  {'█' * round(20 * recall)}" for name, recall in result.recall.items()),
         f"  {result.ms_per_image:.1f} ms per picture with {result.threads} threads, "
         f"{result.peak_rss_mb:.0f} MB, {len(result.rejected)} left out",
+        *_placements({"the model": result.placement}),
     )
 
 
@@ -240,6 +312,7 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
 @click.option(
     "--top", type=click.IntRange(min=1), default=defaults.TOP, show_default=True, help="Classes to show per picture."
 )
+@_provider_options
 @_threads_option
 @_json_option
 def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) -> None:
@@ -304,6 +377,16 @@ def demo(out: str | None, as_json: bool) -> None:
     _finish(as_json, result)
 
 
+def _placements(placement: dict[str, dict[str, float]]) -> Iterator[str]:
+    """Say what ran where, unless the CPU ran everything."""
+    for what, shares in placement.items():
+        if set(shares) - {"CPUExecutionProvider"} or any(
+            set(other) > {"CPUExecutionProvider"} for other in placement.values()
+        ):
+            listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) or "nothing to run"
+            yield f"  {what} ran on: {listed} of the time"
+
+
 def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     if text is None:
         return None
@@ -313,12 +396,17 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         raise click.BadParameter(f"{text!r} is not a list of numbers", param_hint=option) from None
 
 
+def _text_pair(item: str, option: str) -> tuple[str, str]:
+    key, separator, value = item.partition("=")
+    if not separator or not key:
+        raise click.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
+    return key, value
+
+
 def _key_value(item: str) -> tuple[str, Any]:
     import ast
 
-    key, separator, value = item.partition("=")
-    if not separator or not key:
-        raise click.BadParameter(f"{item!r} is not KEY=VALUE", param_hint="--model-arg")
+    key, value = _text_pair(item, "--model-arg")
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -10,9 +10,10 @@ TOP = 3
 OPSET = 18  # the first with an antialiasing Resize; onnxruntime reads it since 1.14
 IR_VERSION = 8  # the one that came with opset 18; onnxruntime 1.19 stops at 10
 
-ADAMW_BETAS = (0.9, 0.999)  # these four are torch.optim.AdamW's
+ADAMW_BETAS = (0.9, 0.999)  # these, and the decay, are torch.optim.AdamW's
 ADAMW_EPSILON = 1e-8
-ADAMW_WEIGHT_DECAY = 0.01
+WEIGHT_DECAY = 0.01
+SGD_MOMENTUM = 0.9
 
 MAX_PIXELS = 100_000_000  # a picture that declares more is refused before memory is taken
 PROOF_SAMPLES = 256  # training samples that stand in for validation data when deploy() compares logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ import numpy as np
 from edgetl import defaults, runtime
 from edgetl.data.folder import find_split, open_folder
 from edgetl.data.images import read_rgb
-from edgetl.errors import DataError, DeployError
+from edgetl.errors import DataError, DeployError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, Stage, ignore
+from edgetl.providers import Provider, open_placed, resolve_provider
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,19 +39,29 @@ class DeployedModel:
 
     Raises:
         DeployError: the file is missing, no ONNX model, or not one that edgetl deployed.
-        EngineError: onnxruntime is not installed.
+        EngineError: onnxruntime is not installed, or the provider refuses the model.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int = 1,
+        provider: Provider | None = None,
+        on_event: OnEvent = ignore,
+    ) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise DeployError(f"{self.path} does not exist: write it with 'edgetl deploy RUN --out {self.path}'")
+        provider = provider or Provider()
         runtime.import_onnxruntime()
         try:
-            self._session = runtime.open_session(self.path, threads=threads)
-        except Exception as error:  # onnxruntime raises bare classes of its own
-            raise DeployError(f"{self.path} is not an ONNX model that onnxruntime can load ({error})") from None
-        metadata = self._session.get_modelmeta().custom_metadata_map
+            self._session = open_placed(self.path, provider, threads=threads, what=str(self.path), on_event=on_event)
+        except EngineError as error:
+            if not provider.is_cpu:
+                raise
+            raise DeployError(f"this is not an ONNX model that onnxruntime can load: {error}") from None
+        metadata = self._session.metadata
         if METADATA_EDGETL not in metadata:
             raise DeployError(f"{self.path} is an ONNX model, but none that 'edgetl deploy' wrote")
         try:
@@ -58,6 +69,11 @@ class DeployedModel:
             self.labels = tuple(str(label) for label in self.provenance["labels"])
         except (ValueError, KeyError, TypeError):
             raise DeployError(f"{self.path} has damaged metadata: deploy it again") from None
+
+    @property
+    def placement(self) -> dict[str, float]:
+        """Each execution provider's share of the first picture's time; empty before it."""
+        return self._session.placement or {}
 
     def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Classify one picture `[height, width, 3]` uint8 RGB; return probabilities and logits, `[classes]` each."""
@@ -72,6 +88,7 @@ class Evaluation:
     Attributes:
         recall: share of each class that is recognised.
         ms_per_image: wall-clock milliseconds, decoding included, with `threads` threads.
+        placement: each execution provider's share of the time, as seen at the first picture.
     """
 
     model: str
@@ -84,7 +101,7 @@ class Evaluation:
     ms_per_image: float
     peak_rss_mb: float
     threads: int
-    provider: str
+    placement: dict[str, float]
     rejected: tuple[tuple[str, str], ...]
 
 
@@ -110,18 +127,23 @@ def evaluate(
     data: str | Path,
     *,
     threads: int | None = None,
+    provider: str = "cpu",
+    provider_options: Mapping[str, str] | None = None,
+    allow_fallback: bool = False,
     on_event: OnEvent = ignore,
 ) -> Evaluation:
     """Measure a deployed model on a folder with one folder per class.
 
-    Of a data set in parts, `test/` is measured, or else `val/`.
+    Of a data set in parts, `test/` is measured, or else `val/`. `provider`, `provider_options` and
+    `allow_fallback` are as in `finetune`.
 
     Raises:
         DataError, DeployError, EngineError: see the message.
     """
     started = time.monotonic()
     threads = threads or runtime.available_cores()
-    deployed = DeployedModel(model)
+    where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
+    deployed = DeployedModel(model, provider=where, on_event=on_event)
     found = find_split(Path(data))
     dataset = open_folder(found.test or found.val or found.train, deployed.labels)
     on_event(Stage("evaluating"))
@@ -154,7 +176,7 @@ def evaluate(
         ms_per_image=seconds / len(paths) * 1e3,
         peak_rss_mb=runtime.peak_rss_mb(),
         threads=threads,
-        provider="CPUExecutionProvider",
+        placement=deployed.placement,
         rejected=tuple(rejected),
     )
 
@@ -165,6 +187,9 @@ def predict(
     *,
     top: int = defaults.TOP,
     threads: int | None = None,
+    provider: str = "cpu",
+    provider_options: Mapping[str, str] | None = None,
+    allow_fallback: bool = False,
     on_event: OnEvent = ignore,
 ) -> list[Prediction]:
     """Classify picture files (or all files of a folder).
@@ -173,7 +198,8 @@ def predict(
         DataError: an input does not exist, or none is a picture; single bad files of several are
             reported as notes.
     """
-    deployed = DeployedModel(model)
+    where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
+    deployed = DeployedModel(model, provider=where, on_event=on_event)
     paths: list[Path] = []
     for item in map(Path, inputs):
         if item.is_dir():

@@ -32,6 +32,7 @@ from edgetl.artifacts import BACKBONE, PREPROCESS, Artifacts, TensorSpec
 from edgetl.data import Sample, read_rgb
 from edgetl.errors import DataError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore
+from edgetl.providers import Provider, open_placed
 from edgetl.storage import locked
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class FeatureSet:
         rejected: what was left out.
         computed, reused: how many were new and how many came from the cache.
         seconds: what it took.
+        placement: each execution provider's share of the backbone's time; empty if it did not run.
     """
 
     samples: tuple[Sample, ...]
@@ -71,6 +73,7 @@ class FeatureSet:
     computed: int
     reused: int
     seconds: float
+    placement: dict[str, float]
 
     def batch(self, indices: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """Return the features of the samples at `indices`, one `[len(indices), *shape]` array per tensor."""
@@ -92,6 +95,7 @@ def extract_features(
     *,
     cache: Path | None = None,
     threads: int | None = None,
+    provider: Provider | None = None,
     on_event: OnEvent = ignore,
 ) -> FeatureSet:
     """Put every sample through preprocessing and backbone, or take its features from the cache.
@@ -105,9 +109,10 @@ def extract_features(
     """
     started = time.monotonic()
     threads = threads or runtime.available_cores()
-    directory = (cache or default_cache_directory()) / _cache_key(artifacts)
+    provider = provider or Provider()
+    directory = (cache or default_cache_directory()) / _cache_key(artifacts, provider)
     with FeatureCache(directory, artifacts.manifest.features, on_event) as store:
-        extractor = _Extractor(artifacts, store)
+        extractor = _Extractor(artifacts, store, provider, on_event)
         kept: list[Sample] = []
         digests: list[bytes] = []
         rejected: list[Rejected] = []
@@ -138,6 +143,7 @@ def extract_features(
         computed=computed,
         reused=len(kept) - computed,
         seconds=time.monotonic() - started,
+        placement=extractor.placement,
     )
 
 
@@ -250,13 +256,21 @@ class _Extracted:
 class _Extractor:
     """Callable from several threads: a sample to its record, or to the reason why not."""
 
-    def __init__(self, artifacts: Artifacts, store: FeatureCache) -> None:
+    def __init__(self, artifacts: Artifacts, store: FeatureCache, provider: Provider, on_event: OnEvent) -> None:
         self._artifacts = artifacts
         self._store = store
         self._names = [spec.name for spec in artifacts.manifest.features]
-        self._input = artifacts.manifest.input.name
+        self._input = artifacts.manifest.inputs[0].name
         self._preprocess = runtime.open_session(artifacts.file(PREPROCESS))
-        self._backbone = runtime.open_session(artifacts.file(BACKBONE)) if artifacts.has_backbone else None
+        self._backbone = None
+        if artifacts.has_backbone:
+            file = artifacts.file(BACKBONE)
+            self._backbone = open_placed(file, provider, threads=1, what="the backbone", on_event=on_event)
+
+    @property
+    def placement(self) -> dict[str, float]:
+        """Each execution provider's share of the backbone's time; empty if it has not run."""
+        return (self._backbone.placement or {}) if self._backbone is not None else {}
 
     def __call__(self, sample: Sample) -> _Extracted | Rejected:
         try:
@@ -276,9 +290,11 @@ class _Extractor:
         return _Extracted(digest, b"".join(np.ascontiguousarray(tensor).tobytes() for tensor in tensors))
 
 
-def _cache_key(artifacts: Artifacts) -> str:
+def _cache_key(artifacts: Artifacts, provider: Provider) -> str:
     version = runtime.import_onnxruntime().__version__
     files = artifacts.manifest.files
     names = ",".join(spec.name for spec in artifacts.manifest.features)
     text = f"{files[PREPROCESS]} {files.get(BACKBONE)} {names} {version}"
+    if not provider.is_cpu:
+        text += f" {provider.name} {provider.options}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]

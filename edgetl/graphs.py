@@ -1,18 +1,58 @@
-"""ONNX graphs as both sides need them: joining, cleaning, replacing parameters. Needs onnx, not torch."""
+"""ONNX graphs as both sides need them: joining, pruning, cleaning, replacing parameters. Needs onnx, not torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from edgetl import defaults
+from edgetl.errors import ModelError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
+Operand: TypeAlias = "str | float | NDArray[Any]"
+
+
+class Nodes:
+    """Nodes with one output each, written like calls: `op.Add(x, 1.0)` returns the name of the sum.
+
+    Attributes:
+        nodes, initializers: what has been written; numbers and arrays become initializers.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def __getattr__(self, op_type: str) -> Callable[..., str]:
+        if not op_type[0].isupper():
+            raise AttributeError(op_type)
+        return partial(self.add, op_type)
+
+    def add(self, op_type: str, *operands: Operand, out: str | None = None, **attributes: Any) -> str:
+        """Add a node and return the name of its output, `out` if given."""
+        output = out or f"{self._prefix}/{len(self.nodes)}_{op_type}"
+        self.nodes.append(helper.make_node(op_type, [self._name(item) for item in operands], [output], **attributes))
+        return output
+
+    def _name(self, operand: Operand) -> str:
+        if isinstance(operand, str):
+            return operand
+        array = np.asarray(operand, np.float32) if isinstance(operand, float) else np.asarray(operand)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = f"{self._prefix}/constant_{len(self._constants)}"
+            self.initializers.append(numpy_helper.from_array(array, self._constants[key]))
+        return self._constants[key]
 
 
 def make_model(graph: onnx.GraphProto) -> onnx.ModelProto:
@@ -55,6 +95,68 @@ def replace_parameters(graph: onnx.GraphProto, parameters: Mapping[str, NDArray[
         if name not in by_name or tuple(by_name[name].dims) != value.shape:
             raise ValueError(f"parameter {name!r} of shape {list(value.shape)} is not in the graph")
         by_name[name].CopyFrom(numpy_helper.from_array(value, name))
+
+
+def prune(graph: onnx.GraphProto) -> None:
+    """Remove nodes and initializers that no output depends on, and keep the nodes in an order that runs."""
+    producer = {output: i for i, node in enumerate(graph.node) for output in node.output if output}
+    needed: set[int] = set()
+    stack = [output.name for output in graph.output]
+    used: set[str] = set()
+    while stack:
+        name = stack.pop()
+        if name in used:
+            continue
+        used.add(name)
+        position = producer.get(name)
+        if position is not None and position not in needed:
+            needed.add(position)
+            stack.extend(value for value in node_inputs(graph.node[position]) if value)
+    nodes = _sorted([node for i, node in enumerate(graph.node) if i in needed])
+    initializers = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+
+
+def _sorted(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return the nodes in an order in which each comes after those it reads from, and else unchanged.
+
+    Raises:
+        ModelError: the graph has a cycle.
+    """
+    producer = {output: i for i, node in enumerate(nodes) for output in node.output if output}
+    waits = [{producer[name] for name in node_inputs(node) if name in producer} for node in nodes]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for reader, sources in enumerate(waits):
+        for source in sources:
+            readers[source].append(reader)
+    ready = [i for i, sources in enumerate(waits) if not sources]
+    order: list[int] = []
+    while ready:
+        done = heapq.heappop(ready)
+        order.append(done)
+        for reader in readers[done]:
+            waits[reader].discard(done)
+            if not waits[reader]:
+                heapq.heappush(ready, reader)
+    if len(order) < len(nodes):
+        stuck = next(node for i, node in enumerate(nodes) if waits[i])
+        raise ModelError(f"the graph has a cycle through {stuck.op_type} {stuck.output[0]!r}: export it anew")
+    return [nodes[i] for i in order]
+
+
+def node_inputs(node: onnx.NodeProto) -> list[str]:
+    """Return what a node reads, including what its subgraphs take from outside."""
+    names = list(node.input)
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            inner = {o for n in graph.node for o in n.output} | {t.name for t in graph.initializer}
+            inner |= {i.name for i in graph.input}
+            outer = [name for n in graph.node for name in node_inputs(n)] + [o.name for o in graph.output]
+            names.extend(name for name in outer if name not in inner)
+    return names
 
 
 def join(graphs: Sequence[onnx.GraphProto], name: str) -> onnx.GraphProto:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetl import schema, storage
+from edgetl.artifacts import Optimizer
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
 
@@ -60,6 +61,10 @@ class RunArgs:
     lr: float
     seed: int
     engine: str
+    optimizer: Optimizer
+    micro_batch: int | None
+    provider: str
+    provider_options: dict[str, str]
 
 
 @dataclass(frozen=True)

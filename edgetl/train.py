@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,13 @@ import numpy as np
 
 import edgetl
 from edgetl import defaults, runtime, storage
-from edgetl.artifacts import Artifacts, load_artifacts
+from edgetl.artifacts import Artifacts, Manifest, Optimizer, load_artifacts
 from edgetl.data.folder import Dataset, find_split, open_folder, split_stratified
 from edgetl.engines import Engine, open_engine, resolve_engine
 from edgetl.errors import DataError, RunError
 from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features
+from edgetl.providers import resolve_provider
 from edgetl.run import (
     ARGS,
     BEST,
@@ -34,6 +35,7 @@ from edgetl.run import (
     RunSamples,
     Validation,
 )
+from edgetl.targets import TargetEncoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +52,8 @@ class FinetuneResult:
             in the cache.
         training_seconds: all epochs, validation and checkpoints included, of this call.
         peak_rss_mb: largest resident memory of this process, 10^6 bytes.
+        placement: of the frozen part (`features`) and of the `training` step, each execution
+            provider's share of the time; empty for what did not run.
         rejected: files left out, and why.
     """
 
@@ -68,7 +72,7 @@ class FinetuneResult:
     seconds: float
     peak_rss_mb: float
     engine: str
-    provider: str
+    placement: dict[str, dict[str, float]]
     rejected: tuple[tuple[str, str], ...]
 
 
@@ -86,6 +90,14 @@ def finetune(
     resume: bool = False,
     force: bool = False,
     engine: str = "auto",
+    optimizer: str = "adamw",
+    momentum: float = defaults.SGD_MOMENTUM,
+    weight_decay: float = defaults.WEIGHT_DECAY,
+    clip_norm: float | None = None,
+    micro_batch: int | None = None,
+    provider: str = "cpu",
+    provider_options: Mapping[str, str] | None = None,
+    allow_fallback: bool = False,
     cache: str | Path | None = None,
     threads: int | None = None,
     on_event: OnEvent = ignore,
@@ -101,6 +113,13 @@ def finetune(
         resume: continue the run at `out` from its last finished epoch (or begin, if there is none),
             with the same result as an uninterrupted one.
         force: replace the run at `out`.
+        optimizer: `adamw`, or `sgd` with `momentum`; `weight_decay` is decoupled in both.
+        clip_norm: largest norm of all gradients of a step together.
+        micro_batch: most samples to compute at once; a batch in parts takes less memory and gives the
+            same step but for rounding.
+        provider: execution provider of ONNX Runtime (`edgetl.providers.PROVIDERS`) for the frozen part
+            and, where it takes it, the training step; with `provider_options`.
+        allow_fallback: use the CPU where the provider is missing or refuses.
         cache: where features are kept; default `edgetl.features.default_cache_directory()`.
         threads: how many cores to use; default all that this process may.
         on_event: receives progress (see `edgetl.events`).
@@ -114,12 +133,13 @@ def finetune(
     if not resume:
         storage.refuse_existing(run.path, force=force, marker=ARGS, hint="--resume or --force", besides=LOCK)
     engine = resolve_engine(engine)
+    where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     prepared = load_artifacts(Path(artifacts))
     train_set, val_set = _open_data(Path(data), Path(val) if val else None, prepared.manifest.labels)
-    if len(train_set.labels) != prepared.manifest.classes:
+    if len(train_set.labels) != prepared.manifest.outputs:
         raise DataError(
             f"{train_set.root} has {len(train_set.labels)} classes, but {prepared.path} was prepared for "
-            f"{prepared.manifest.classes}: prepare again with --labels-from this folder"
+            f"{prepared.manifest.outputs}: prepare again with --labels-from this folder"
         )
 
     everything = train_set.samples + (val_set.samples if val_set else ())
@@ -129,6 +149,7 @@ def finetune(
         everything,
         cache=Path(cache) if cache else None,
         threads=threads,
+        provider=where,
         on_event=on_event,
     )
     _report_rejected(features.rejected, on_event)
@@ -147,14 +168,32 @@ def finetune(
         lr=lr,
         seed=seed,
         engine=engine,
+        optimizer=Optimizer(
+            name=optimizer,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+        ),
+        micro_batch=micro_batch,
+        provider=where.name,
+        provider_options=dict(where.options),
     )
     samples = _describe(features, train_rows, val_rows)
     with run.lock():
         last = _begin(run, args, samples, resume=resume, force=force)
-        session = open_engine(engine, prepared, last.engine_state if last else None, threads=threads)
+        session = open_engine(
+            engine,
+            prepared,
+            last.engine_state if last else None,
+            threads=threads,
+            optimizer=args.optimizer,
+            micro_batch=micro_batch,
+            provider=where,
+            on_event=on_event,
+        )
         on_event(Stage("training"))
         training_started = time.monotonic()
-        history = _train(run, session, args, features, train_rows, val_rows, last, on_event)
+        history = _train(run, session, prepared.manifest, args, features, train_rows, val_rows, last, on_event)
         best = _best(history)
         _prove(run, prepared, args, features, train_rows, val_rows, threads)
         result = FinetuneResult(
@@ -173,7 +212,7 @@ def finetune(
             seconds=time.monotonic() - started,
             peak_rss_mb=runtime.peak_rss_mb(),
             engine=session.name,
-            provider=session.provider,
+            placement={"features": features.placement, "training": session.placement},
             rejected=tuple((str(item.path), item.reason) for item in features.rejected),
         )
         run.write_metrics({**result.__dict__, "rejected": [list(item) for item in result.rejected]})
@@ -183,6 +222,7 @@ def finetune(
 def _train(
     run: Run,
     engine: Engine,
+    manifest: Manifest,
     args: RunArgs,
     features: FeatureSet,
     train_rows: NDArray[np.int64],
@@ -192,6 +232,7 @@ def _train(
 ) -> tuple[EpochEnd, ...]:
     """The loop: epochs of steps, each epoch ended by validation and a checkpoint."""
     labels = np.array([sample.label for sample in features.samples], dtype=np.int64)
+    encode = TargetEncoder(manifest.task, manifest.outputs)
     history = last.history if last else ()
     for epoch in range(len(history) + 1, args.epochs + 1):
         started = time.monotonic()
@@ -200,7 +241,7 @@ def _train(
         batches = [order[i : i + args.batch_size] for i in range(0, len(order), args.batch_size)]
         total, seen = 0.0, 0
         for step, batch in enumerate(batches, start=1):
-            loss = engine.train_step(features.batch(batch), labels[batch], args.lr)
+            loss = engine.train_step(features.batch(batch), *encode(labels[batch]), args.lr)
             if not math.isfinite(loss):
                 raise RunError(
                     f"the loss became {loss} in epoch {epoch}, step {step}: the last good epoch is kept in "
@@ -208,7 +249,7 @@ def _train(
                 )
             total, seen = total + loss * len(batch), seen + len(batch)
             on_event(EpochProgress(epoch, args.epochs, step, len(batches), total / seen))
-        val_loss, val_accuracy = _measure(engine, features, labels, val_rows, args.batch_size)
+        val_loss, val_accuracy = _measure(engine, features, labels, encode, val_rows, args.batch_size)
         end = EpochEnd(epoch, args.epochs, total / len(order), time.monotonic() - started, val_loss, val_accuracy)
         history = (*history, end)
         checkpoint = Checkpoint(epoch, engine.parameters(), engine.state(), history)
@@ -228,7 +269,12 @@ def _best(history: tuple[EpochEnd, ...]) -> EpochEnd:
 
 
 def _measure(
-    engine: Engine, features: FeatureSet, labels: NDArray[np.int64], rows: NDArray[np.int64], batch_size: int
+    engine: Engine,
+    features: FeatureSet,
+    labels: NDArray[np.int64],
+    encode: TargetEncoder,
+    rows: NDArray[np.int64],
+    batch_size: int,
 ) -> tuple[float | None, float | None]:
     """Mean loss and accuracy over `rows`; None and None if there are none."""
     if len(rows) == 0:
@@ -236,7 +282,7 @@ def _measure(
     loss = 0.0
     correct = 0
     for batch in _chunks(rows, batch_size):
-        batch_loss, logits = engine.evaluate(features.batch(batch), labels[batch])
+        batch_loss, logits = engine.evaluate(features.batch(batch), *encode(labels[batch]))
         loss += batch_loss * len(batch)
         correct += int((logits.argmax(axis=1) == labels[batch]).sum())
     return loss / len(rows), correct / len(rows)
@@ -254,10 +300,13 @@ def _prove(
     """Keep the engine's logits with the best weights, for deploy() to compare the deployed file with."""
     best = run.read_checkpoint(BEST)
     assert best is not None, "training wrote it"
-    session = open_engine(args.engine, prepared, best.engine_state, threads=threads)
+    session = open_engine(args.engine, prepared, best.engine_state, threads=threads, optimizer=args.optimizer)
+    encode = TargetEncoder(prepared.manifest.task, prepared.manifest.outputs)
     rows = val_rows if len(val_rows) else train_rows[: defaults.PROOF_SAMPLES]
     labels = np.array([sample.label for sample in features.samples], dtype=np.int64)
-    logits = [session.evaluate(features.batch(batch), labels[batch])[1] for batch in _chunks(rows, args.batch_size)]
+    logits = [
+        session.evaluate(features.batch(batch), *encode(labels[batch]))[1] for batch in _chunks(rows, args.batch_size)
+    ]
     run.write_validation(
         Validation(
             paths=tuple(str(features.samples[row].path.resolve()) for row in rows),
@@ -290,7 +339,19 @@ def _check_same(
     run: Run, before: RunArgs, now: RunArgs, samples_before: RunSamples | None, samples_now: RunSamples
 ) -> None:
     """Refuse to continue a run with other settings or other data."""
-    for name in ("artifacts_sha256", "val_fraction", "batch_size", "lr", "seed", "engine", "labels"):
+    for name in (
+        "artifacts_sha256",
+        "val_fraction",
+        "batch_size",
+        "lr",
+        "seed",
+        "engine",
+        "optimizer",
+        "micro_batch",
+        "provider",
+        "provider_options",
+        "labels",
+    ):
         old, new = getattr(before, name), getattr(now, name)
         if old != new:
             what = "the artifacts differ" if name == "artifacts_sha256" else f"{name} was {old!r} and is now {new!r}"

@@ -56,10 +56,10 @@ def test_json_is_one_object_on_stdout(
     picture = next((digits / "test" / "7").iterdir())
     for arguments, keys in (
         (("finetune", digits_artifacts, digits / "train", "--out", tmp_path / "run", "--epochs", 1),
-         {"run", "val_accuracy", "seconds", "feature_ms_per_image", "peak_rss_mb", "engine", "provider"}),
+         {"run", "val_accuracy", "seconds", "feature_ms_per_image", "peak_rss_mb", "engine", "placement"}),
         (("deploy", digits_run, "--out", tmp_path / "m.onnx"),
          {"model", "accuracy", "largest_difference", "peak_rss_mb"}),
-        (("evaluate", digits_model, digits), {"accuracy", "ms_per_image", "seconds", "peak_rss_mb", "provider"}),
+        (("evaluate", digits_model, digits), {"accuracy", "ms_per_image", "seconds", "peak_rss_mb", "placement"}),
         (("predict", digits_model, picture), {"predictions"}),
         (("inspect", digits_run), {"kind", "args", "history"}),
         (("inspect", digits_artifacts), {"kind", "files", "labels", "features"}),

@@ -95,7 +95,7 @@ def test_features_are_what_the_graphs_give(digits: Path, digits_artifacts: Path,
     found = extract_features(artifacts, samples, cache=tmp_path)
     preprocess = runtime.open_session(artifacts.file(PREPROCESS))
     backbone = runtime.open_session(artifacts.file(BACKBONE))
-    name = artifacts.manifest.input.name
+    name = artifacts.manifest.inputs[0].name
     for i, sample in enumerate(samples):
         (tensor,) = preprocess.run(None, {"image": read_rgb(sample.path.read_bytes())})
         (expected,) = backbone.run(None, {name: tensor})

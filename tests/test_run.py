@@ -4,13 +4,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgetl.artifacts import Optimizer
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
 from edgetl.run import BEST, LAST, Checkpoint, Run, RunArgs
 
 
 def test_args_survive_any_text(tmp_path: Path) -> None:
-    args = RunArgs("1", 'a: "b"\n# c', "0", "/data/ü 🙂", None, 0.2, ("yes", "null", "a: b"), 3, 4, 1e-3, 0, "x")
+    args = RunArgs(
+        edgetl_version="1",
+        artifacts='a: "b"\n# c',
+        artifacts_sha256="0",
+        data="/data/ü 🙂",
+        val=None,
+        val_fraction=0.2,
+        labels=("yes", "null", "a: b"),
+        epochs=3,
+        batch_size=4,
+        lr=1e-3,
+        seed=0,
+        engine="x",
+        optimizer=Optimizer("sgd", clip_norm=0.5),
+        micro_batch=3,
+        provider="CPUExecutionProvider",
+        provider_options={"a: b": "#"},
+    )
     run = Run(tmp_path)
     run.write_args(args)
     assert run.read_args() == args

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from edgetl.artifacts import Artifacts
+from edgetl.artifacts import Artifacts, Optimizer
 from edgetl.engines.base import Engine
 from edgetl.errors import EngineError
+from edgetl.events import OnEvent, ignore
+from edgetl.providers import Provider
 from edgetl.runtime import import_onnxruntime, installed_distributions
 
 __all__ = ["ENGINES", "Engine", "open_engine", "resolve_engine"]
@@ -36,8 +38,25 @@ def resolve_engine(name: str) -> str:
     return name
 
 
-def open_engine(name: str, artifacts: Artifacts, state: bytes | None = None, *, threads: int) -> Engine:
+def open_engine(
+    name: str,
+    artifacts: Artifacts,
+    state: bytes | None = None,
+    *,
+    threads: int,
+    optimizer: Optimizer | None = None,
+    micro_batch: int | None = None,
+    provider: Provider | None = None,
+    on_event: OnEvent = ignore,
+) -> Engine:
     """Open an engine at the artifacts' initial parameters, or where `state` (from `Engine.state`) left off.
+
+    Args:
+        optimizer: default the manifest's.
+        micro_batch: most samples to compute at once; larger batches are computed in parts whose
+            gradients are added up, which gives the same step in less memory.
+        provider: where the training step shall run; where it refuses the step, the CPU runs it, and a
+            note and `Engine.placement` say so.
 
     Raises:
         EngineError: the engine is not installed, cannot train these artifacts, or cannot read them or the state.
@@ -48,10 +67,19 @@ def open_engine(name: str, artifacts: Artifacts, state: bytes | None = None, *, 
             f"{artifacts.path} cannot be trained by the engine {name!r}, only by "
             f"{', '.join(artifacts.manifest.engines)}: install that one, or let another share of the network train"
         )
+    optimizer = optimizer or artifacts.manifest.optimizer
     if name == "portable":
         from edgetl.engines.portable import PortableEngine
 
-        return PortableEngine(artifacts, state, threads=threads)
+        return PortableEngine(
+            artifacts,
+            state,
+            threads=threads,
+            optimizer=optimizer,
+            micro_batch=micro_batch,
+            provider=provider or Provider(),
+            on_event=on_event,
+        )
     from edgetl.engines.ort_training import OrtTrainingEngine
 
-    return OrtTrainingEngine(artifacts, state, threads=threads)
+    return OrtTrainingEngine(artifacts, state, threads=threads, optimizer=optimizer, micro_batch=micro_batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,25 +18,39 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """A training session: parameters and optimizer state, and the steps that change them.
 
-    `features` is one array per feature tensor of the manifest, `[N, *shape]`; `targets` is `[N]`
-    int64, class indices.
+    `features` is one array per feature tensor of the manifest, `[N, *shape]`. `targets` is `[N, K]`
+    float32: for classification the probability of each class, so that labels may be smoothed.
+    `weights` is `[N]` float32; the loss is `Σ wₙ·ℓₙ`, the mean where they are all 1/N.
+
+    Attributes:
+        placement: each execution provider's share of a training step's time; empty before the first.
     """
 
     name: str
-    provider: str
 
-    def train_step(self, features: Sequence[NDArray[Any]], targets: NDArray[np.int64], learning_rate: float) -> float:
-        """Do one step of the optimizer on the batch's mean loss; return that loss, before the step.
+    @property
+    def placement(self) -> dict[str, float]:
+        """See above."""
+        ...
+
+    def train_step(
+        self,
+        features: Sequence[NDArray[Any]],
+        targets: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        learning_rate: float,
+    ) -> float:
+        """Do one step of the optimizer on the batch's loss; return that loss, before the step.
 
         Raises:
-            EngineError: shapes or labels do not fit the artifacts.
+            EngineError: shapes or types do not fit the artifacts.
         """
         ...
 
     def evaluate(
-        self, features: Sequence[NDArray[Any]], targets: NDArray[np.int64]
+        self, features: Sequence[NDArray[Any]], targets: NDArray[np.float32], weights: NDArray[np.float32]
     ) -> tuple[float, NDArray[np.float32]]:
-        """Return the batch's mean loss and its logits `[N, classes]`; nothing changes."""
+        """Return the batch's loss and its logits `[N, K]`; nothing changes."""
         ...
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
@@ -47,21 +62,37 @@ class Engine(Protocol):
         ...
 
 
-def check_batch(manifest: Manifest, features: Sequence[NDArray[Any]], targets: NDArray[np.int64]) -> None:
+def check_batch(
+    manifest: Manifest,
+    features: Sequence[NDArray[Any]],
+    targets: NDArray[np.float32],
+    weights: NDArray[np.float32],
+) -> None:
     """Refuse what does not fit the artifacts before it reaches a runtime.
 
     Raises:
-        EngineError: a tensor too many or few, another shape or type, or a label out of range.
+        EngineError: a tensor too many or few, another shape or type, or a target or weight that is not finite.
     """
     if len(features) != len(manifest.features):
         raise EngineError(f"the artifacts take {len(manifest.features)} feature tensors, not {len(features)}")
+    count = len(targets)
+    if count == 0:
+        raise EngineError("a batch must hold at least one sample")
     for array, spec in zip(features, manifest.features, strict=True):
-        if array.shape != (len(targets), *spec.shape) or array.dtype != spec.dtype:
-            raise EngineError(
-                f"feature {spec.name!r} is {array.dtype} {list(array.shape)}, "
-                f"but the artifacts take {spec.dtype} {[len(targets), *spec.shape]}"
-            )
-    if targets.ndim != 1 or targets.dtype != np.int64 or len(targets) == 0:
-        raise EngineError(f"targets are {targets.dtype} {list(targets.shape)}, but must be int64 [N] with N > 0")
-    if targets.min() < 0 or targets.max() >= manifest.classes:
-        raise EngineError(f"targets must lie in 0..{manifest.classes - 1}; found {targets.min()}..{targets.max()}")
+        _check(f"feature {spec.name!r}", array, (count, *spec.shape), spec.dtype)
+    _check("targets", targets, (count, manifest.outputs), "float32")
+    _check("sample weights", weights, (count,), "float32")
+    if not (np.isfinite(targets).all() and np.isfinite(weights).all()):
+        raise EngineError("targets and sample weights must be finite")
+
+
+def _check(what: str, array: NDArray[Any], shape: tuple[int, ...], dtype: str) -> None:
+    if array.shape != shape or array.dtype != dtype:
+        raise EngineError(f"{what}: the artifacts take {dtype} {list(shape)}, not {array.dtype} {list(array.shape)}")
+
+
+def micro_batches(count: int, largest: int | None) -> list[slice]:
+    """Cut a batch of `count` samples into as few parts of at most `largest` as there must be, of like size."""
+    parts = 1 if largest is None else -(-count // largest)
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return [slice(start, end) for start, end in itertools.pairwise(bounds)]

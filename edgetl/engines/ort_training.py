@@ -18,10 +18,13 @@ from edgetl.artifacts import (
     ORT_OPTIMIZER_MODEL,
     ORT_TRAINING_MODEL,
     Artifacts,
+    Optimizer,
 )
-from edgetl.engines.base import check_batch
+from edgetl.engines.base import check_batch, micro_batches
+from edgetl.engines.optimizers import ort_learning_rate
 from edgetl.errors import EngineError
-from edgetl.runtime import import_onnxruntime
+from edgetl.providers import CPU
+from edgetl.runtime import import_onnxruntime, session_options
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,14 +57,21 @@ class OrtTrainingEngine:
     """See `edgetl.engines.base.Engine`."""
 
     name = "ort-training"
-    provider = "CPUExecutionProvider"
 
-    def __init__(self, artifacts: Artifacts, state: bytes | None, *, threads: int) -> None:
+    def __init__(
+        self,
+        artifacts: Artifacts,
+        state: bytes | None,
+        *,
+        threads: int,
+        optimizer: Optimizer,
+        micro_batch: int | None,
+    ) -> None:
         self._manifest = artifacts.manifest
+        self._settings = optimizer
+        self._micro_batch = micro_batch
         self._api = import_training_api()
-        options = import_onnxruntime().SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options = session_options(threads)
         try:
             self._checkpoint = self._load(artifacts, state)
             self._module = self._api.Module(
@@ -70,28 +80,42 @@ class OrtTrainingEngine:
                 os.fspath(artifacts.file(ORT_EVAL_MODEL)),
                 session_options=options,
             )
-            self._optimizer = self._api.Optimizer(os.fspath(artifacts.file(ORT_OPTIMIZER_MODEL)), self._module)
+            self._optimizer = self._open_optimizer(artifacts.file(ORT_OPTIMIZER_MODEL))
         except RuntimeError as error:
             raise EngineError(f"onnxruntime-training cannot open {artifacts.path}: {error}") from None
 
-    def train_step(self, features: Sequence[NDArray[Any]], targets: NDArray[np.int64], learning_rate: float) -> float:
-        """One AdamW step; see `Engine.train_step`."""
-        check_batch(self._manifest, features, targets)
+    @property
+    def placement(self) -> dict[str, float]:
+        """See `Engine.placement`: onnxruntime-training's package has the CPU alone."""
+        return {CPU: 1.0}
+
+    def train_step(
+        self,
+        features: Sequence[NDArray[Any]],
+        targets: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        learning_rate: float,
+    ) -> float:
+        """See `Engine.train_step`."""
+        check_batch(self._manifest, features, targets, weights)
         self._module.train()
-        loss = self._module(*features, targets)[0]
+        loss = 0.0
+        for part in micro_batches(len(targets), self._micro_batch):
+            # the module adds each part's gradients to those before
+            loss += float(self._module(*(array[part] for array in features), targets[part], weights[part])[0])
         # set at every step: a checkpoint restores the moments, but resets the rate to 0.001
-        self._optimizer.set_learning_rate(learning_rate)
+        self._optimizer.set_learning_rate(ort_learning_rate(self._settings, learning_rate))
         self._optimizer.step()
         self._module.lazy_reset_grad()
-        return float(loss)
+        return loss
 
     def evaluate(
-        self, features: Sequence[NDArray[Any]], targets: NDArray[np.int64]
+        self, features: Sequence[NDArray[Any]], targets: NDArray[np.float32], weights: NDArray[np.float32]
     ) -> tuple[float, NDArray[np.float32]]:
         """See `Engine.evaluate`."""
-        check_batch(self._manifest, features, targets)
+        check_batch(self._manifest, features, targets, weights)
         self._module.eval()
-        loss, logits = self._module(*features, targets)
+        loss, logits = self._module(*features, targets, weights)
         return float(loss), logits
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
@@ -110,6 +134,20 @@ class OrtTrainingEngine:
                     f"the optimizer's state cannot be written to {directory}: make space there ({error})"
                 ) from None
             return file.read_bytes()
+
+    def _open_optimizer(self, file: Path) -> Any:
+        if self._settings == self._manifest.optimizer:
+            return self._api.Optimizer(os.fspath(file), self._module)
+        import onnx
+
+        from edgetl.engines.update import set_ort_optimizer
+
+        model = onnx.load(file)
+        set_ort_optimizer(model, self._settings)
+        with tempfile.TemporaryDirectory(prefix="edgetl-") as directory:
+            changed = Path(directory) / file.name
+            changed.write_bytes(model.SerializeToString())
+            return self._api.Optimizer(os.fspath(changed), self._module)
 
     def _load(self, artifacts: Artifacts, state: bytes | None) -> Any:
         load = self._api.CheckpointState.load_checkpoint

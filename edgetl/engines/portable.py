@@ -5,169 +5,236 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.artifacts import BATCH_LOGITS, PORTABLE_EVAL_STEP, PORTABLE_PARAMETERS, PORTABLE_TRAIN_STEP, Artifacts
-from edgetl.engines.base import check_batch
+from edgetl.artifacts import (
+    BATCH_LOGITS,
+    PORTABLE_EVAL_STEP,
+    PORTABLE_PARAMETERS,
+    PORTABLE_TRAIN_STEP,
+    SAMPLE_WEIGHTS,
+    TARGETS,
+    Artifacts,
+    Optimizer,
+)
+from edgetl.engines.base import check_batch, micro_batches
+from edgetl.engines.optimizers import GRADIENT, LEARNING_RATE, LOSS, NEW, STEP, SUM, state_suffixes
 from edgetl.errors import EngineError
+from edgetl.events import OnEvent
+from edgetl.providers import PlacedSession, Provider, open_placed
 from edgetl.runtime import import_onnxruntime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FIRST_MOMENT = "/first_moment"
-SECOND_MOMENT = "/second_moment"
-NEW = "/new"
-_STEP = "step"
-
-
-@dataclass
-class _Side:
-    """One of two sets of tensors in the runtime, and the step that reads it and writes the other."""
-
-    values: dict[str, Any]
-    step: Any
-
 
 class PortableEngine:
     """See `edgetl.engines.base.Engine`.
 
-    Parameters and moments stay in the runtime, twice: a step reads one set and writes the other.
+    Parameters, optimizer state and, with micro-batches, the sums of gradients stay in the runtime, each
+    twice: a step reads one set and writes the other.
     """
 
     name = "portable"
-    provider = "CPUExecutionProvider"
 
-    def __init__(self, artifacts: Artifacts, state: bytes | None, *, threads: int) -> None:
+    def __init__(
+        self,
+        artifacts: Artifacts,
+        state: bytes | None,
+        *,
+        threads: int,
+        optimizer: Optimizer,
+        micro_batch: int | None,
+        provider: Provider,
+        on_event: OnEvent,
+    ) -> None:
         self._manifest = artifacts.manifest
         self._ort = import_onnxruntime()
-        self._train = self._open(artifacts, PORTABLE_TRAIN_STEP, threads)
-        self._eval = self._open(artifacts, PORTABLE_EVAL_STEP, threads)
-        self._names = [
-            spec.name + suffix for spec in self._manifest.trainable for suffix in ("", FIRST_MOMENT, SECOND_MOMENT)
-        ]
+        self._micro_batch = micro_batch
+        self._parameter_names = [spec.name for spec in self._manifest.trainable]
+        self._suffixes = ("", *state_suffixes(optimizer))
+        self._shapes = {s.name + suffix: s.shape for s in self._manifest.trainable for suffix in self._suffixes}
+        open_step = partial(open_placed, threads=threads, training=True, on_event=on_event)
+        self._update = None
+        if micro_batch is None:
+            step = _step_file(artifacts, optimizer)
+        else:
+            step, update = _accumulating_files(artifacts, optimizer)
+            self._update = open_step(update, Provider(), what="the optimizer's update")
+            self._sums, self._new_sums = (
+                self._zeros({s.name + SUM: s.shape for s in self._manifest.trainable}) for _ in range(2)
+            )
+        self._train = open_step(step, replace(provider, allow_fallback=True), what="the training step")
+        self._eval = open_step(_file(artifacts, PORTABLE_EVAL_STEP), Provider(), what="validation")
         self._step, arrays = self._initial(artifacts) if state is None else self._restored(state)
-        self._current, self._other = self._sides(arrays)
+        self._current, self._other = self._zeros(self._shapes), self._zeros(self._shapes)
+        for name, array in arrays.items():
+            self._current[name].update_inplace(np.ascontiguousarray(array))
 
-    def train_step(self, features: Sequence[NDArray[Any]], targets: NDArray[np.int64], learning_rate: float) -> float:
-        """One AdamW step; see `Engine.train_step`."""
-        check_batch(self._manifest, features, targets)
-        binding = self._current.step
+    @property
+    def placement(self) -> dict[str, float]:
+        """See `Engine.placement`."""
+        return self._train.placement or {}
+
+    def train_step(
+        self,
+        features: Sequence[NDArray[Any]],
+        targets: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        learning_rate: float,
+    ) -> float:
+        """See `Engine.train_step`."""
+        check_batch(self._manifest, features, targets, weights)
         rates: dict[str, NDArray[Any]] = {
-            "learning_rate": np.array(learning_rate, np.float32),
-            _STEP: np.array(self._step + 1, np.int64),
+            LEARNING_RATE: np.array(learning_rate, np.float32),
+            STEP: np.array(self._step + 1, np.int64),
         }
-        self._run(self._train, binding, {**self._batch(features, targets), **rates})
+        into = {name + NEW: value for name, value in self._other.items()}
+        if self._update is None:
+            feeds = {**self._batch(features, targets, weights), **rates}
+            loss = float(self._run(self._train, feeds, self._current, into, LOSS)[0])
+        else:
+            loss = self._accumulate(features, targets, weights)
+            gradients = {name + GRADIENT: self._sums[name + SUM] for name in self._parameter_names}
+            self._run(self._update, rates, {**self._current, **gradients}, into)
         self._step += 1
         self._current, self._other = self._other, self._current
-        return float(binding.get_outputs()[0].numpy())
+        return loss
 
     def evaluate(
-        self, features: Sequence[NDArray[Any]], targets: NDArray[np.int64]
+        self, features: Sequence[NDArray[Any]], targets: NDArray[np.float32], weights: NDArray[np.float32]
     ) -> tuple[float, NDArray[np.float32]]:
         """See `Engine.evaluate`."""
-        check_batch(self._manifest, features, targets)
-        binding = self._eval.io_binding()
-        for spec in self._manifest.trainable:
-            binding.bind_ortvalue_input(spec.name, self._current.values[spec.name])
-        binding.bind_output("loss")
-        binding.bind_output(BATCH_LOGITS)
-        self._run(self._eval, binding, self._batch(features, targets))
-        loss, logits = binding.copy_outputs_to_cpu()
+        check_batch(self._manifest, features, targets, weights)
+        feeds = self._batch(features, targets, weights)
+        loss, logits = self._run(self._eval, feeds, self._parameters(), {}, LOSS, BATCH_LOGITS)
         return float(loss), logits
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """See `Engine.parameters`."""
-        return {spec.name: self._array(spec.name) for spec in self._manifest.trainable}
+        return {name: self._array(name) for name in self._parameter_names}
 
     def state(self) -> bytes:
-        """An npz file of the parameters, their moments and the number of steps; no pickle."""
-        arrays: dict[str, NDArray[Any]] = {name: self._array(name) for name in self._names}
-        return npz_bytes({_STEP: np.array(self._step, np.int64), **arrays})
+        """An npz file of the parameters, the optimizer's state and the number of steps; no pickle."""
+        arrays: dict[str, NDArray[Any]] = {name: self._array(name) for name in self._shapes}
+        return npz_bytes({STEP: np.array(self._step, np.int64), **arrays})
 
-    def _open(self, artifacts: Artifacts, name: str, threads: int) -> Any:
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.use_deterministic_compute = True
-        # a plan of all buffers in one piece, made anew for each size of batch, takes a third to a half more memory
-        options.enable_mem_pattern = False
-        file = artifacts.file(name)
-        if not file.is_file():
-            raise EngineError(
-                f"{artifacts.path} holds no {name}, so that only the engine 'ort-training' trains it: "
-                "prepare it anew, or install onnxruntime-training"
-            )
-        try:
-            return self._ort.InferenceSession(file.read_bytes(), options, providers=[self.provider])
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            raise EngineError(f"onnxruntime cannot open {file}: {error}") from None
+    def _accumulate(
+        self, features: Sequence[NDArray[Any]], targets: NDArray[np.float32], weights: NDArray[np.float32]
+    ) -> float:
+        """Leave the gradients of the whole batch in `self._sums`; return its loss."""
+        for value in self._sums.values():
+            value.update_inplace(np.zeros(value.shape(), np.float32))
+        loss = 0.0
+        for part in micro_batches(len(targets), self._micro_batch):
+            feeds = self._batch([array[part] for array in features], targets[part], weights[part])
+            into = {name + NEW: value for name, value in self._new_sums.items()}
+            loss += float(self._run(self._train, feeds, {**self._parameters(), **self._sums}, into, LOSS)[0])
+            self._sums, self._new_sums = self._new_sums, self._sums
+        return loss
 
     def _initial(self, artifacts: Artifacts) -> tuple[int, dict[str, NDArray[Any]]]:
-        arrays = _read_npz(artifacts.file(PORTABLE_PARAMETERS).read_bytes(), PORTABLE_PARAMETERS)
-        zeros = {
-            spec.name + suffix: np.zeros(spec.shape, np.float32)
-            for spec in self._manifest.trainable
-            for suffix in (FIRST_MOMENT, SECOND_MOMENT)
-        }
-        return 0, self._checked({**arrays, **zeros}, PORTABLE_PARAMETERS)
+        arrays = _read_npz(_file(artifacts, PORTABLE_PARAMETERS).read_bytes(), PORTABLE_PARAMETERS)
+        state = {n: np.zeros(shape, np.float32) for n, shape in self._shapes.items() if n not in self._parameter_names}
+        return 0, self._checked({**arrays, **state}, PORTABLE_PARAMETERS)
 
     def _restored(self, state: bytes) -> tuple[int, dict[str, NDArray[Any]]]:
         arrays = _read_npz(state, "the state")
-        step = arrays.pop(_STEP, None)
+        step = arrays.pop(STEP, None)
         if step is None or step.shape != () or step.dtype != np.int64 or step < 0:
             raise EngineError("the state holds no number of steps: it is damaged, or from another engine")
         return int(step), self._checked(arrays, "the state")
 
     def _checked(self, arrays: Mapping[str, NDArray[Any]], what: str) -> dict[str, NDArray[Any]]:
-        for spec in self._manifest.trainable:
-            for name in (spec.name, spec.name + FIRST_MOMENT, spec.name + SECOND_MOMENT):
-                array = arrays.get(name)
-                if array is None or array.shape != spec.shape or array.dtype != np.float32:
-                    raise EngineError(
-                        f"{what} does not fit these artifacts: it holds no {name!r} of shape {list(spec.shape)}"
-                    )
-        if len(arrays) != len(self._names):
+        for name, shape in self._shapes.items():
+            array = arrays.get(name)
+            if array is None or array.shape != shape or array.dtype != np.float32:
+                raise EngineError(f"{what} does not fit these artifacts: it holds no {name!r} of shape {list(shape)}")
+        if len(arrays) != len(self._shapes):
             raise EngineError(f"{what} does not fit these artifacts: it holds more than their parameters")
         return dict(arrays)
 
-    def _sides(self, arrays: Mapping[str, NDArray[Any]]) -> tuple[_Side, _Side]:
-        """Put the values into the runtime and bind a step in each direction."""
-        one, two = ({name: self._empty(arrays[name].shape) for name in self._names} for _ in range(2))
-        for name in self._names:
-            one[name].update_inplace(np.ascontiguousarray(arrays[name]))
-        return self._side(one, two), self._side(two, one)
+    def _zeros(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        return {n: self._ort.OrtValue.ortvalue_from_numpy(np.zeros(s, np.float32), "cpu") for n, s in shapes.items()}
 
-    def _side(self, values: dict[str, Any], after: Mapping[str, Any]) -> _Side:
-        binding = self._train.io_binding()
-        binding.bind_output("loss")
-        for name in self._names:
-            binding.bind_ortvalue_input(name, values[name])
-            binding.bind_ortvalue_output(name + NEW, after[name])
-        return _Side(values, binding)
-
-    def _empty(self, shape: tuple[int, ...]) -> Any:
-        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32, "cpu", 0)
+    def _parameters(self) -> dict[str, Any]:
+        return {name: self._current[name] for name in self._parameter_names}
 
     def _array(self, name: str) -> NDArray[np.float32]:
-        return np.array(self._current.values[name].numpy(), np.float32)
+        return np.array(self._current[name].numpy(), np.float32)
 
-    def _batch(self, features: Sequence[NDArray[Any]], targets: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    def _batch(
+        self, features: Sequence[NDArray[Any]], targets: NDArray[np.float32], weights: NDArray[np.float32]
+    ) -> dict[str, NDArray[Any]]:
         arrays = {spec.name: array for spec, array in zip(self._manifest.features, features, strict=True)}
-        return {name: np.ascontiguousarray(array) for name, array in {**arrays, "labels": targets}.items()}
+        return {**arrays, TARGETS: targets, SAMPLE_WEIGHTS: weights}
 
-    def _run(self, session: Any, binding: Any, feeds: Mapping[str, NDArray[Any]]) -> None:
+    def _run(
+        self,
+        session: PlacedSession,
+        feeds: Mapping[str, NDArray[Any]],
+        values: Mapping[str, Any],
+        into: Mapping[str, Any],
+        *outputs: str,
+    ) -> list[NDArray[Any]]:
+        """Run on arrays and on values in the runtime, into such values; return the other outputs."""
+        binding = session.io_binding()
         # the runtime reads the arrays where they lie: they must live until it has run
-        for name, array in feeds.items():
+        arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in feeds.items()}
+        for name, array in arrays.items():
             binding.bind_cpu_input(name, array)
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in outputs:
+            binding.bind_output(name)
+        for name, value in into.items():
+            binding.bind_ortvalue_output(name, value)
         try:
             session.run_with_iobinding(binding)
+        except EngineError:
+            raise
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise EngineError(f"onnxruntime cannot run this step: {error}") from None
+        return [value.numpy() for value in binding.get_outputs()[: len(outputs)]]
+
+
+def _file(artifacts: Artifacts, name: str) -> Path:
+    file = artifacts.file(name)
+    if not file.is_file():
+        raise EngineError(
+            f"{artifacts.path} holds no {name}, so that only the engine 'ort-training' trains it: "
+            "prepare it anew, or install onnxruntime-training"
+        )
+    return file
+
+
+def _step_file(artifacts: Artifacts, optimizer: Optimizer) -> Path | bytes:
+    """Return a whole step with this optimizer: the prepared file, or another made from it."""
+    file = _file(artifacts, PORTABLE_TRAIN_STEP)
+    if optimizer == artifacts.manifest.optimizer:
+        return file
+    import onnx
+
+    from edgetl.engines.update import gradients_of, with_update
+
+    trainable = artifacts.manifest.trainable
+    return bytes(with_update(gradients_of(onnx.load(file), trainable), trainable, optimizer).SerializeToString())
+
+
+def _accumulating_files(artifacts: Artifacts, optimizer: Optimizer) -> tuple[bytes, bytes]:
+    """Return the two halves of a step: adding up gradients, and the optimizer."""
+    import onnx
+
+    from edgetl.engines.update import accumulating, update_step
+
+    trainable = artifacts.manifest.trainable
+    step = onnx.load(_file(artifacts, PORTABLE_TRAIN_STEP))
+    return accumulating(step, trainable).SerializeToString(), update_step(trainable, optimizer).SerializeToString()
 
 
 def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -26,6 +26,7 @@ from edgetl.artifacts import (
 from edgetl.data.folder import find_split, open_folder
 from edgetl.errors import EdgetlError, ModelError
 from edgetl.events import Note, OnEvent, Stage, ignore
+from edgetl.targets import TASKS
 
 if TYPE_CHECKING:
     from edgetl.preparation.decompose import Obstacle
@@ -48,7 +49,9 @@ class PrepareResult:
 
     artifacts: str
     labels: tuple[str, ...]
-    classes: int
+    task: str
+    loss: str
+    outputs: int
     features: tuple[TensorSpec, ...]
     feature_kb_per_image: float
     trainable_parameters: int
@@ -73,6 +76,8 @@ def prepare(
     train: Sequence[str] = ("head",),
     head: str | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    task: str = "classification",
+    loss: str | None = None,
     force: bool = False,
     on_event: OnEvent = ignore,
 ) -> PrepareResult:
@@ -92,6 +97,9 @@ def prepare(
         head: the classifier's name where the graph alone does not tell.
         preprocessing: fields of `edgetl.artifacts.Preprocessing` that replace the model's own, and
             `size` (pixels, or height and width) and `crop_pct` for convenience.
+        task: `classification` (each sample has one class), `multilabel` (any number of them) or
+            `regression` (one or more numbers).
+        loss: default cross-entropy, binary cross-entropy or mean squared error; `l1` for regression.
         force: replace a prepared directory at `out`.
 
     Raises:
@@ -99,7 +107,8 @@ def prepare(
     """
     started = time.monotonic()
     target = Path(out)
-    names, count = _labels(labels, labels_from, classes)
+    loss = _loss(task, loss)
+    names, count = _labels(labels, labels_from, classes, fewest=2 if task == "classification" else 1)
     storage.refuse_existing(target, force=force, marker=MANIFEST)
 
     from edgetl.preparation import gradients, heads, policy, split
@@ -118,31 +127,32 @@ def prepare(
         raise ModelError(_hindered(found, network, loaded.preprocessing))
 
     with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
-        build_preprocess(loaded.preprocessing, parts.input.name, directory / PREPROCESS)
+        build_preprocess(loaded.preprocessing, parts.inputs[0].name, directory / PREPROCESS)
         if parts.backbone is not None:
             (directory / BACKBONE).write_bytes(parts.backbone.SerializeToString())
         (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
         on_event(Stage("generating gradients"))
-        optimizer = Optimizer("adamw", defaults.ADAMW_BETAS, defaults.ADAMW_EPSILON, defaults.ADAMW_WEIGHT_DECAY)
-        gradients.generate(parts.trainable, trainable, optimizer, directory)
-        engines = _lower(parts, optimizer, directory, on_event)
+        optimizer = Optimizer()
+        gradients.generate(parts.trainable, trainable, loss, optimizer, directory)
+        engines = _lower(parts, loss, optimizer, directory, on_event)
         files = sorted(file for file in directory.rglob("*") if file.is_file())
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             edgetl_version=edgetl.__version__,
             source=loaded.source,
-            task="classification",
+            task=task,
             labels=names,
-            classes=count,
+            outputs=count,
+            modality="image",
             preprocessing=loaded.preprocessing,
-            input=parts.input,
+            inputs=parts.inputs,
             features=parts.features,
             policy=tuple(train),
             trainable=parts.parameters,
             frozen=parts.frozen,
             backbone_macs=parts.backbone_macs,
             trainable_macs=parts.trainable_macs,
-            loss="cross_entropy",
+            loss=loss,
             optimizer=optimizer,
             engines=engines,
             opset=defaults.OPSET,
@@ -154,7 +164,9 @@ def prepare(
     return PrepareResult(
         artifacts=str(target),
         labels=names,
-        classes=count,
+        task=task,
+        loss=loss,
+        outputs=count,
         features=parts.features,
         feature_kb_per_image=sum(4 * spec.elements for spec in parts.features) / 1e3,
         trainable_parameters=sum(spec.elements for spec in parts.parameters),
@@ -188,7 +200,7 @@ def _hindered(found: Sequence[Obstacle], network: Network, image: Preprocessing)
     return f"this share of the network cannot be trained because of {listed}. What can: {', '.join(possible)}"
 
 
-def _lower(parts: Parts, optimizer: Optimizer, directory: Path, on_event: OnEvent) -> tuple[str, ...]:
+def _lower(parts: Parts, loss: str, optimizer: Optimizer, directory: Path, on_event: OnEvent) -> tuple[str, ...]:
     """Write what the portable engine needs, if every operator can be lowered; return the engines that can train."""
     import onnx
 
@@ -198,12 +210,20 @@ def _lower(parts: Parts, optimizer: Optimizer, directory: Path, on_event: OnEven
     if lacking := missing(training):
         on_event(Note(f"only onnxruntime-training can train this, for want of rules for: {', '.join(lacking)}"))
         return ("ort-training",)
-    write_portable(directory, training, parts.trainable, parts.parameters, optimizer)
+    write_portable(directory, training, parts.trainable, parts.parameters, loss, optimizer)
     return ("ort-training", "portable")
 
 
+def _loss(task: str, loss: str | None) -> str:
+    if task not in TASKS:
+        raise EdgetlError(f"there is no task {task!r}: choose one of {', '.join(TASKS)}")
+    if loss is not None and loss not in TASKS[task]:
+        raise EdgetlError(f"{task} cannot be trained with the loss {loss!r}, only with {' or '.join(TASKS[task])}")
+    return loss or TASKS[task][0]
+
+
 def _labels(
-    labels: Sequence[str] | None, labels_from: str | Path | None, classes: int | None
+    labels: Sequence[str] | None, labels_from: str | Path | None, classes: int | None, *, fewest: int
 ) -> tuple[tuple[str, ...], int]:
     given = [value is not None for value in (labels, labels_from, classes)]
     if sum(given) != 1:
@@ -215,8 +235,8 @@ def _labels(
     if any(not name for name in names) or len(set(names)) != len(names):
         raise ModelError(f"--labels holds an empty or repeated name: {', '.join(names)}")
     count = classes if classes is not None else len(names)
-    if count < 2:
-        raise ModelError(f"a classifier needs at least two classes, not {count}")
+    if count < fewest:
+        raise ModelError(f"this task needs at least {fewest} classes, not {count}")
     return names, count
 
 

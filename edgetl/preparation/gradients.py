@@ -14,17 +14,22 @@ import onnx
 
 from edgetl import defaults
 from edgetl.artifacts import BATCH_LOGITS, ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL, ORT_TRAINING_MODEL, Optimizer
+from edgetl.engines.optimizers import LOSS
+from edgetl.engines.update import set_ort_optimizer
 from edgetl.errors import EngineError, ModelError
 from edgetl.preparation.decompose import decompose
+from edgetl.preparation.losses import with_loss
 from edgetl.runtime import available_cores, import_onnxruntime, open_session
 
 
-def generate(trainable: onnx.ModelProto, parameters: Sequence[str], optimizer: Optimizer, directory: Path) -> None:
+def generate(
+    trainable: onnx.ModelProto, parameters: Sequence[str], loss: str, optimizer: Optimizer, directory: Path
+) -> None:
     """Write `ort/{training_model,eval_model,optimizer_model}.onnx` and `ort/checkpoint` below `directory`.
 
-    The training model takes the features and `labels` (`[N]` int64) and gives the mean cross-entropy
-    and the logits. Operators without a gradient have been rewritten in it (`decompose`), so it is
-    not the graph that is deployed, but computes the same.
+    The training model takes the features, `targets` (`[N, K]` float32) and `sample_weights` (`[N]`
+    float32) and gives `loss` and the logits (see `losses`). Operators without a gradient have been
+    rewritten in it (`decompose`), so it is not the graph that is deployed, but computes the same.
 
     Raises:
         EngineError: onnxruntime-training is not installed.
@@ -41,15 +46,16 @@ def generate(trainable: onnx.ModelProto, parameters: Sequence[str], optimizer: O
 
     differentiable = decompose(trainable, parameters)
     _check_same(trainable, differentiable)
+    with_targets = with_loss(differentiable, loss)
     target = directory / "ort"
     target.mkdir()
     try:
         with _quiet() as log:
             artifacts.generate_artifacts(
-                differentiable,
+                with_targets,
                 requires_grad=list(parameters),
                 frozen_params=[],
-                loss=artifacts.LossType.CrossEntropyLoss,
+                loss_input_names=[LOSS],
                 optimizer=artifacts.OptimType.AdamW,
                 artifact_directory=target,
                 additional_output_names=[BATCH_LOGITS],
@@ -63,7 +69,7 @@ def generate(trainable: onnx.ModelProto, parameters: Sequence[str], optimizer: O
         # onnx writes the newest IR version it knows; onnxruntime-training 1.19.2 stops at 10
         model.ir_version = defaults.IR_VERSION
         if name == ORT_OPTIMIZER_MODEL:
-            _set_optimizer(model, optimizer)
+            set_ort_optimizer(model, optimizer)
         onnx.save(model, directory / name)
 
 
@@ -85,25 +91,6 @@ def _check_same(trainable: onnx.ModelProto, differentiable: onnx.ModelProto) -> 
             f"rewriting operators changed the logits by {np.abs(before - after).max():.3g}: "
             "this is an error in edgetl, please report the model"
         )
-
-
-def _set_optimizer(model: onnx.ModelProto, optimizer: Optimizer) -> None:
-    """Give AdamW the arithmetic and the settings of torch.optim.AdamW.
-
-    `adam_mode` 0 is torch's order (decay first, epsilon outside of the corrected root); 1, which
-    ONNX Runtime writes, is the order of Transformers' AdamW.
-    """
-    (node,) = (node for node in model.graph.node if node.op_type == "AdamWOptimizer")
-    values = {
-        "adam_mode": 0,
-        "alpha": optimizer.betas[0],
-        "beta": optimizer.betas[1],
-        "epsilon": optimizer.epsilon,
-        "weight_decay": optimizer.weight_decay,
-    }
-    for attribute in node.attribute:
-        if attribute.name in values:
-            attribute.CopyFrom(onnx.helper.make_attribute(attribute.name, values[attribute.name]))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts import BATCH_LOGITS
 from edgetl.errors import ModelError
-from edgetl.preparation.graph import GraphIndex, prune
+from edgetl.graphs import prune
+from edgetl.preparation.graph import GraphIndex
 
 _PASSED_OVER = {"Softmax", "LogSoftmax", "Identity", "Flatten", "Reshape", "Squeeze", "Dropout", "Cast"}
 _KEPT = {"Relu", "GlobalAveragePool", "AveragePool", "ReduceMean"}

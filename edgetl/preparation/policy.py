@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import onnx
 
 from edgetl.errors import ModelError
-from edgetl.preparation.graph import GraphIndex, node_inputs
+from edgetl.graphs import node_inputs
+from edgetl.preparation.graph import GraphIndex
 from edgetl.preparation.heads import Network
 
 POLICIES = ("head", "last:K", "all", "bias", "norm", "a glob over parameter names")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgetl.preparation.graph import GraphIndex, prune
+from edgetl.graphs import node_inputs, prune
+from edgetl.preparation.graph import GraphIndex
 from edgetl.preparation.run import run_graph
 
 
@@ -104,46 +106,93 @@ def _unpack_sequences(graph: onnx.GraphProto) -> None:
     prune(graph)
 
 
-def freeze_batch_normalization(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> None:
+def freeze_batch_normalization(
+    graph: onnx.GraphProto, ranks: Mapping[str, int], trainable: Collection[str] = ()
+) -> None:
     """Replace every BatchNormalization by what it computes with frozen statistics.
 
-    y = x · s + (bias - mean · s) with s = scale / √(variance + ε), per channel. Scale and bias stay
-    the parameters they are; mean and variance become constants that nothing can change. ONNX Runtime
-    folds the expression when it opens a graph whose parameters are constants.
+    y = x · s + t with s = scale / √(variance + ε) and t = bias - mean · s, per channel. Scale and bias
+    stay the parameters they are; mean and variance become constants that nothing can change. Behind a
+    convolution that nobody else reads, y = Conv(x, W · s, b · s + t): a step then neither computes nor
+    keeps the maps in between. ONNX Runtime folds the expressions when it opens a graph whose
+    parameters are constants.
 
     Args:
         ranks: number of axes of values, by name; of each BatchNormalization's input or output.
+        trainable: the parameters that train.
     """
     index = GraphIndex(graph)
+    readers = Counter(name for node in graph.node for name in node_inputs(node))
+    readers.update(output.name for output in graph.output)
     nodes: list[onnx.NodeProto] = []
+    folded: set[str] = set()
     for node in graph.node:
         statistics = {node.input[3], node.input[4]} if node.op_type == "BatchNormalization" else set()
         trains = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
         if not statistics or trains or not statistics <= index.initializers.keys():
             nodes.append(node)
             continue
-        x, scale, bias, mean, variance = node.input
-        rank = ranks.get(x) or ranks.get(node.output[0]) or len(index.shape(x) or (None,) * 4)
-        epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-        inverse = 1 / np.sqrt(numpy_helper.to_array(index.initializers[variance]).astype(np.float64) + epsilon)
-        offset = -numpy_helper.to_array(index.initializers[mean]).astype(np.float64) * inverse
-        prefix = f"edgetl/frozen/{node.output[0]}/"
-        constants: dict[str, NDArray[Any]] = {
-            "inverse": inverse.astype(np.float32),
-            "offset": offset.astype(np.float32),
-            "shape": np.array([1, -1, *[1] * (rank - 2)], np.int64),
-        }
-        graph.initializer.extend(numpy_helper.from_array(value, prefix + name) for name, value in constants.items())
-
-        def add(op: str, inputs: list[str], output: str) -> None:
-            nodes.append(helper.make_node(op, inputs, [output]))
-
-        add("Mul", [scale, prefix + "inverse"], prefix + "s")
-        add("Mul", [scale, prefix + "offset"], prefix + "scaled_offset")
-        add("Add", [prefix + "scaled_offset", bias], prefix + "t")
-        add("Reshape", [prefix + "s", prefix + "shape"], prefix + "s_map")
-        add("Reshape", [prefix + "t", prefix + "shape"], prefix + "t_map")
-        add("Mul", [x, prefix + "s_map"], prefix + "scaled")
-        add("Add", [prefix + "scaled", prefix + "t_map"], node.output[0])
+        x, y = node.input[0], node.output[0]
+        conv = index.producer.get(x)
+        if conv is not None and readers[x] == 1 and _folds(conv, node.input[1], trainable, index):
+            folded.add(x)
+            rank = len(index.initializers[conv.input[1]].dims)
+        else:
+            conv = None
+            rank = ranks.get(x) or ranks.get(y) or len(index.shape(x) or (None,) * 4)
+        made, constants = _frozen(node, conv, rank, index)
+        nodes.extend(made)
+        graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend(node for node in nodes if folded.isdisjoint(node.output))
+
+
+def _folds(conv: onnx.NodeProto, scale: str, trainable: Collection[str], index: GraphIndex) -> bool:
+    """Return whether a convolution takes the scale behind it into its weight.
+
+    Not where the scale trains and the weight does not: the scale's gradient would go through the
+    weight's, which costs a convolution, where a sum over the maps does.
+    """
+    if conv.op_type != "Conv" or conv.input[1] not in index.initializers:
+        return False
+    return conv.input[1] in trainable or scale not in trainable
+
+
+def _frozen(
+    node: onnx.NodeProto, conv: onnx.NodeProto | None, rank: int, index: GraphIndex
+) -> tuple[list[onnx.NodeProto], dict[str, NDArray[Any]]]:
+    """Return the nodes and constants that replace a BatchNormalization, and the convolution before it if given.
+
+    Args:
+        rank: number of axes of the weight, or of the normalised map.
+    """
+    x, scale, bias, mean, variance = node.input
+    epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+    inverse = 1 / np.sqrt(numpy_helper.to_array(index.initializers[variance]).astype(np.float64) + epsilon)
+    offset = -numpy_helper.to_array(index.initializers[mean]).astype(np.float64) * inverse
+    channels = [1, -1, *[1] * (rank - 2)] if conv is None else [-1, *[1] * (rank - 1)]
+    prefix = f"edgetl/frozen/{node.output[0]}/"
+    constants: dict[str, NDArray[Any]] = {
+        prefix + "inverse": inverse.astype(np.float32),
+        prefix + "offset": offset.astype(np.float32),
+        prefix + "shape": np.array(channels, np.int64),
+    }
+    nodes: list[onnx.NodeProto] = []
+
+    def add(op: str, a: str, b: str, output: str) -> str:
+        nodes.append(helper.make_node(op, [a, b], [output]))
+        return output
+
+    s = add("Mul", scale, prefix + "inverse", prefix + "s")
+    t = add("Add", add("Mul", scale, prefix + "offset", prefix + "scaled_offset"), bias, prefix + "t")
+    s_map = add("Reshape", s, prefix + "shape", prefix + "s_map")
+    if conv is None:
+        scaled = add("Mul", x, s_map, prefix + "scaled")
+        add("Add", scaled, add("Reshape", t, prefix + "shape", prefix + "t_map"), node.output[0])
+        return nodes, constants
+    if len(conv.input) > 2 and conv.input[2]:
+        t = add("Add", add("Mul", conv.input[2], s, prefix + "scaled_bias"), t, prefix + "shifted_bias")
+    weight = add("Mul", conv.input[1], s_map, prefix + "weight")
+    replaced = helper.make_node("Conv", [conv.input[0], weight, t], [node.output[0]], conv.name)
+    replaced.attribute.extend(conv.attribute)
+    return [*nodes, replaced], constants

@@ -18,9 +18,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgetl.artifacts import Preprocessing, TensorSpec
 from edgetl.errors import ModelError
-from edgetl.graphs import join, make_model, replace_parameters
+from edgetl.graphs import join, make_model, node_inputs, prune, replace_parameters
 from edgetl.preparation.costs import multiply_accumulates
-from edgetl.preparation.graph import node_inputs, prune
 from edgetl.preparation.heads import Network
 from edgetl.preparation.run import run_graph
 from edgetl.preparation.simplify import freeze_batch_normalization, simplify
@@ -37,7 +36,7 @@ class Parts:
     Attributes:
         backbone: input → features; None where nothing is frozen before the first trainable layer.
         trainable: features → `batch_logits`, with the parameters' initial values.
-        input: the network's input for one sample.
+        inputs: the network's inputs for one sample.
         features: the boundary's tensors for one sample.
         parameters: the trainable parameters.
         frozen: all other parameters.
@@ -46,7 +45,7 @@ class Parts:
 
     backbone: onnx.ModelProto | None
     trainable: onnx.ModelProto
-    input: TensorSpec
+    inputs: tuple[TensorSpec, ...]
     features: tuple[TensorSpec, ...]
     parameters: tuple[TensorSpec, ...]
     frozen: tuple[TensorSpec, ...]
@@ -81,7 +80,7 @@ def split(network: Network, trainable: Sequence[str], *, image: Preprocessing) -
         list(graph.output),
         initializer=[*graph.initializer, *boundary.constants],
     )
-    freeze_batch_normalization(tail, ranks)
+    freeze_batch_normalization(tail, ranks, trainable)
     prune(tail)
     backbone = None
     if [spec.name for spec in boundary.features] != [source]:
@@ -100,7 +99,7 @@ def split(network: Network, trainable: Sequence[str], *, image: Preprocessing) -
     parts = Parts(
         backbone=backbone,
         trainable=make_model(tail),
-        input=TensorSpec(source, size),
+        inputs=(TensorSpec(source, size),),
         features=boundary.features,
         parameters=tuple(TensorSpec(name, initializers[name]) for name in trainable),
         frozen=tuple(TensorSpec(n, initializers[n]) for n in network.parameters if n not in set(trainable)),

@@ -12,17 +12,18 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgetl import defaults, runtime
+from edgetl import runtime
 from edgetl.artifacts import BATCH_LOGITS, ORT_CHECKPOINT, ORT_EVAL_MODEL, ORT_TRAINING_MODEL, Optimizer, Preprocessing
 from edgetl.engines.ort_training import import_training_api
 from edgetl.graphs import join, make_model, replace_parameters
 from edgetl.preparation import gradients, policy, split
 from edgetl.preparation.heads import Network
 from edgetl.preparation.run import run_graph
+from edgetl.targets import TargetEncoder
 
 CLASSES = 5
 BATCH = 3
-ADAMW = Optimizer("adamw", defaults.ADAMW_BETAS, defaults.ADAMW_EPSILON, defaults.ADAMW_WEIGHT_DECAY)
+ENCODE = TargetEncoder("classification", CLASSES)
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
     parts = split.split(network, trainable, image=image)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    gradients.generate(parts.trainable, trainable, ADAMW, directory)
+    gradients.generate(parts.trainable, trainable, "cross_entropy", Optimizer(), directory)
 
     names = [spec.name for spec in parts.features]
-    features = [pictures] if parts.backbone is None else _run(parts.backbone, names, {parts.input.name: pictures})
+    features = [pictures] if parts.backbone is None else _run(parts.backbone, names, {parts.inputs[0].name: pictures})
     features = [np.ascontiguousarray(feature) for feature in features]
 
     training = Training(directory)
@@ -85,7 +86,7 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
     tail.CopyFrom(parts.trainable.graph)
     replace_parameters(tail, moved)
     whole = make_model(join([p for p in (parts.backbone and parts.backbone.graph, tail) if p is not None], "whole"))
-    (logits,) = _run(whole, [BATCH_LOGITS], {parts.input.name: pictures})
+    (logits,) = _run(whole, [BATCH_LOGITS], {parts.inputs[0].name: pictures})
     error = float(np.abs(engine_logits - logits).max() / max(1e-6, float(np.abs(logits).max())))
     return Cell(
         policy=name,
@@ -159,12 +160,12 @@ class Training:
     def gradients(self, features: list[np.ndarray], targets: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         self._module.train()
         self._module.lazy_reset_grad()
-        loss = self._module(*features, targets)[0]
+        loss = self._module(*features, *ENCODE(targets))[0]
         return float(loss), {n: p.grad.copy() for n, p in self._state.parameters if p.requires_grad}
 
     def logits(self, features: list[np.ndarray], targets: np.ndarray) -> np.ndarray:
         self._module.eval()
-        return np.asarray(self._module(*features, targets)[1])
+        return np.asarray(self._module(*features, *ENCODE(targets))[1])
 
 
 class Deployed:

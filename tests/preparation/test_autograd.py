@@ -10,13 +10,11 @@ from cells import Training, with_random_head
 from onnx import numpy_helper
 from torch import nn
 
-from edgetl import defaults, deploy, finetune, prepare
+from edgetl import deploy, finetune, prepare
 from edgetl.artifacts import Optimizer, Preprocessing
 from edgetl.preparation import gradients, policy, split
 from edgetl.preparation.heads import replace_head
 from edgetl.preparation.sources.export import export
-
-ADAMW = Optimizer("adamw", defaults.ADAMW_BETAS, defaults.ADAMW_EPSILON, defaults.ADAMW_WEIGHT_DECAY)
 
 
 def tiny(name: str) -> tuple[nn.Module, int]:
@@ -51,7 +49,7 @@ def test_gradients_are_torchs(name: str, tmp_path: Path) -> None:
 
     parts = split.split(network, trainable, image=image)
     assert parts.backbone is None
-    gradients.generate(parts.trainable, trainable, ADAMW, tmp_path)
+    gradients.generate(parts.trainable, trainable, "cross_entropy", Optimizer(), tmp_path)
     pictures, targets = torch.randn(3, 3, side, side), torch.tensor([1, 4, 0])
     loss = nn.functional.cross_entropy(module(pictures), targets)
     loss.backward()

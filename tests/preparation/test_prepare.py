@@ -48,7 +48,7 @@ def test_a_factory_end_to_end(source: Path, tmp_path: Path) -> None:
     result = prepare(
         f"{source}:build", out=tmp_path / "art", labels=["a", "b"], preprocessing=SIZE, model_args={"width": 5}
     )
-    assert (result.classes, result.trainable_parameters) == (2, 12)
+    assert (result.outputs, result.trainable_parameters) == (2, 12)
     artifacts = load_artifacts(tmp_path / "art")
     assert artifacts.manifest.labels == ("a", "b")
     assert artifacts.manifest.source.model_args == {"width": "5"}
@@ -102,7 +102,7 @@ def test_an_onnx_file_and_a_module_give_the_same_parts(source: Path, tmp_path: P
     onnx.save(model, tmp_path / "net.onnx")
     first = prepare(str(tmp_path / "net.onnx"), out=tmp_path / "a", classes=4)
     prepare(f"{source}:build", out=tmp_path / "b", classes=4, preprocessing=SIZE)
-    assert (first.classes, first.labels) == (4, ())
+    assert (first.outputs, first.labels) == (4, ())
     for name in ("backbone.onnx", "trainable.onnx", "preprocess.onnx"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -162,7 +162,7 @@ def test_an_existing_directory_is_replaced_only_by_force(source: Path, tmp_path:
         prepare(f"{source}:missing", out=tmp_path / "art", classes=3, preprocessing=SIZE, force=True)
     assert (tmp_path / "art" / "manifest.json").read_bytes() == before
     prepare(f"{source}:build", out=tmp_path / "art", classes=3, preprocessing=SIZE, force=True)
-    assert json.loads((tmp_path / "art" / "manifest.json").read_text())["classes"] == 3
+    assert json.loads((tmp_path / "art" / "manifest.json").read_text())["outputs"] == 3
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_an_existing_directory_is_replaced_only_by_force(source: Path, tmp_path:
         ("{file}:build", {"preprocessing": {"sizes": 3}}, "no field sizes"),
         ("{file}:build", {"preprocessing": {"size": 12, "std": (0.0,)}}, "must be positive"),
         ("{file}:build", {"labels": ["a", "a"], "classes": None}, "repeated"),
-        ("{file}:build", {"labels": ["a"], "classes": None}, "at least two"),
+        ("{file}:build", {"labels": ["a"], "classes": None}, "at least 2"),
         ("{file}:segmenter", {}, "no classifier is recognisable"),
         ("nowhere.py:build", {}, "does not exist"),
         ("no.such.module:build", {}, "cannot be imported"),

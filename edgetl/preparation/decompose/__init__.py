@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import onnx
 
+from edgetl.graphs import node_inputs, prune
 from edgetl.preparation.decompose import activations, convolution, linear, normalisation, reductions, resampling, shape
 from edgetl.preparation.decompose.builder import Builder, Rule, Unsupported
-from edgetl.preparation.graph import node_inputs, prune
 
 RULES: dict[str, Rule] = {
     **activations.RULES,

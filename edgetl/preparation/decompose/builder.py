@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from edgetl import defaults
-from edgetl.preparation.graph import node_inputs
+from edgetl.graphs import node_inputs
 
 Array: TypeAlias = NDArray[Any]
 Dim: TypeAlias = int | str | None  # known, named (equal names are equal sizes), unknown

@@ -8,7 +8,6 @@ way to the optimizer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import onnx
@@ -20,14 +19,17 @@ from edgetl.artifacts import (
     PORTABLE_EVAL_STEP,
     PORTABLE_PARAMETERS,
     PORTABLE_TRAIN_STEP,
+    SAMPLE_WEIGHTS,
     Optimizer,
     TensorSpec,
 )
-from edgetl.engines.portable import FIRST_MOMENT, NEW, SECOND_MOMENT, npz_bytes
+from edgetl.engines.optimizers import GRADIENT, LOSS
+from edgetl.engines.portable import npz_bytes
+from edgetl.engines.update import with_update
 from edgetl.errors import ModelError
-from edgetl.graphs import make_model
+from edgetl.graphs import make_model, prune
 from edgetl.preparation.decompose.builder import FLOATS, Rule, Unsupported
-from edgetl.preparation.graph import prune
+from edgetl.preparation.losses import with_loss
 from edgetl.preparation.lower import (
     activations,
     convolution,
@@ -40,7 +42,6 @@ from edgetl.preparation.lower import (
 )
 from edgetl.preparation.lower.builder import Lowering
 from edgetl.preparation.lower.observe import observe
-from edgetl.preparation.lower.optimizer import adamw, adamw_rates
 
 RULES: dict[str, Rule] = {
     **activations.RULES,
@@ -52,8 +53,6 @@ RULES: dict[str, Rule] = {
     **shape.RULES,
 }
 
-GRADIENT = "/gradient"
-LABELS = "labels"
 _ACCUMULATOR = "InPlaceAccumulatorV2"
 _BUFFER = "_grad.accumulation.buffer"
 
@@ -61,10 +60,10 @@ _BUFFER = "_grad.accumulation.buffer"
 def lower(training: onnx.ModelProto, trainable: Sequence[TensorSpec], optimizer: Optimizer) -> onnx.ModelProto:
     """Return `train_step.onnx`: one step of the optimizer, in operators of ai.onnx opset 18.
 
-    Inputs: the features, `labels` (`[N]` int64), every trainable parameter p and its moments
-    `p/first_moment` and `p/second_moment` by name, `learning_rate` (float32 scalar) and `step` (int64
-    scalar, 1 for the first). Outputs: `loss` (scalar, before the step), `batch_logits`, `p/new`,
-    `p/first_moment/new`, `p/second_moment/new`.
+    Inputs: the features, `targets` (`[N, K]`), `sample_weights` (`[N]`), every trainable parameter p and
+    its state by name (AdamW: `p/first_moment`, `p/second_moment`; SGD: `p/momentum`), `learning_rate`
+    (float32 scalar) and `step` (int64 scalar, 1 for the first). Outputs: `loss` (scalar, before the
+    step), `batch_logits`, and each parameter and state with `/new` behind its name.
 
     Args:
         training: onnxruntime-training's `training_model.onnx`.
@@ -72,37 +71,25 @@ def lower(training: onnx.ModelProto, trainable: Sequence[TensorSpec], optimizer:
     Raises:
         ModelError: operators have no rule; it names all of them.
     """
-    graph, gradients, op = _lowered(training)
-    rates = adamw_rates(op, "learning_rate", "step", optimizer)
-    inputs, outputs = _data(graph), _results(graph, op)
-    for spec in trainable:
-        if spec.name not in gradients:
-            raise ModelError(f"the parameter {spec.name!r} has no gradient: let another share of the network train")
-        p, m, v = spec.name, spec.name + FIRST_MOMENT, spec.name + SECOND_MOMENT
-        made = [p + NEW, m + NEW, v + NEW]
-        step = helper.make_node("AdamW", [p, gradients[p], m, v], made)
-        op.replacing(step, partial(adamw, rates=rates, settings=optimizer))
-        inputs.extend(_float(name, spec.shape) for name in (p, m, v))
-        outputs.extend(_float(name, spec.shape) for name in made)
-    inputs.append(_float("learning_rate", ()))
-    inputs.append(helper.make_tensor_value_info("step", TensorProto.INT64, []))
-    return _finished(graph, op, "train_step", inputs, outputs)
+    model = with_update(lower_gradients(training, trainable), trainable, optimizer)
+    onnx.checker.check_model(model)
+    return model
 
 
-def lower_gradients(training: onnx.ModelProto) -> onnx.ModelProto:
+def lower_gradients(training: onnx.ModelProto, trainable: Sequence[TensorSpec]) -> onnx.ModelProto:
     """Return the lowered graph without an optimizer: `loss`, `batch_logits` and `p/gradient` for each parameter.
 
     Raises:
         ModelError: operators have no rule; it names all of them.
     """
     graph, gradients, op = _lowered(training)
-    inputs, outputs = _data(graph), _results(graph, op)
-    for value in graph.input:
-        if value.name in gradients:
-            inputs.append(value)
-            shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-            outputs.append(_float(value.name + GRADIENT, shape))
-            op.nodes.append(helper.make_node("Identity", [gradients[value.name]], [value.name + GRADIENT]))
+    inputs, outputs = _data(graph), _results(graph)
+    for spec in trainable:
+        if spec.name not in gradients:
+            raise ModelError(f"the parameter {spec.name!r} has no gradient: let another share of the network train")
+        inputs.append(_float(spec.name, spec.shape))
+        outputs.append(_float(spec.name + GRADIENT, spec.shape))
+        op.nodes.append(helper.make_node("Identity", [gradients[spec.name]], [spec.name + GRADIENT]))
     return _finished(graph, op, "gradients", inputs, outputs)
 
 
@@ -126,22 +113,18 @@ def missing(training: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def eval_step(trainable_model: onnx.ModelProto, trainable: Sequence[TensorSpec]) -> onnx.ModelProto:
-    """Return `eval_step.onnx`: features, `labels` and parameters to `loss` (scalar, the mean) and `batch_logits`.
+def eval_step(trainable_model: onnx.ModelProto, trainable: Sequence[TensorSpec], loss: str) -> onnx.ModelProto:
+    """Return `eval_step.onnx`: features, `targets`, `sample_weights` and parameters to `loss` and `batch_logits`.
 
     Args:
         trainable_model: `trainable.onnx`, with the trainable parameters as initializers.
     """
-    graph = onnx.GraphProto()
-    graph.CopyFrom(trainable_model.graph)
+    graph = with_loss(trainable_model, loss).graph
     names = {spec.name for spec in trainable}
     kept = [tensor for tensor in graph.initializer if tensor.name not in names]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    graph.input.append(helper.make_tensor_value_info(LABELS, TensorProto.INT64, ["batch"]))
     graph.input.extend(_float(spec.name, spec.shape) for spec in trainable)
-    graph.node.append(helper.make_node("SoftmaxCrossEntropyLoss", [BATCH_LOGITS, LABELS], ["loss"], reduction="mean"))
-    graph.output.insert(0, _float("loss", ()))
     graph.name = "eval_step"
     return make_model(graph)
 
@@ -151,6 +134,7 @@ def write_portable(
     training_model: onnx.ModelProto,
     trainable_model: onnx.ModelProto,
     parameters: Sequence[TensorSpec],
+    loss: str,
     optimizer: Optimizer,
 ) -> None:
     """Write `portable/{train_step,eval_step}.onnx` and the initial values, `portable/parameters.npz`.
@@ -163,7 +147,7 @@ def write_portable(
     initial = {spec.name: numpy_helper.to_array(values[spec.name]) for spec in parameters}
     files = {
         PORTABLE_TRAIN_STEP: step.SerializeToString(),
-        PORTABLE_EVAL_STEP: eval_step(trainable_model, parameters).SerializeToString(),
+        PORTABLE_EVAL_STEP: eval_step(trainable_model, parameters, loss).SerializeToString(),
         PORTABLE_PARAMETERS: npz_bytes(initial),
     }
     for name, data in files.items():
@@ -247,15 +231,14 @@ def _model(training: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto
 
 
 def _data(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """Return the inputs that are not parameters: features and labels come first."""
+    """Return the inputs that are not parameters: features, targets and weights come first."""
     names = [value.name for value in graph.input]
-    return list(graph.input[: names.index(LABELS) + 1])
+    return list(graph.input[: names.index(SAMPLE_WEIGHTS) + 1])
 
 
-def _results(graph: onnx.GraphProto, op: Lowering) -> list[onnx.ValueInfoProto]:
-    op.nodes.append(helper.make_node("Identity", [graph.output[0].name], ["loss"]))
+def _results(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     (logits,) = (value for value in graph.output if value.name == BATCH_LOGITS)
-    return [_float("loss", ()), logits]
+    return [_float(LOSS, ()), logits]
 
 
 def _finished(

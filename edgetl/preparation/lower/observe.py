@@ -10,8 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl import runtime
+from edgetl.graphs import node_inputs
 from edgetl.preparation.decompose.builder import Array, Dim, Shape
-from edgetl.preparation.graph import node_inputs
 
 BATCHES = (2, 3)
 LARGEST_CONSTANT = 1 << 20

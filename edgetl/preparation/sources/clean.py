@@ -11,8 +11,7 @@ from edgetl import defaults
 from edgetl.artifacts import BATCH_LOGITS
 from edgetl.deployed import IMAGE, LOGITS, PROBABILITIES
 from edgetl.errors import ModelError
-from edgetl.graphs import strip
-from edgetl.preparation.graph import prune
+from edgetl.graphs import prune, strip
 
 _RESERVED = {IMAGE, LOGITS, PROBABILITIES, BATCH_LOGITS, "labels"}
 

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper, shape_inference
 
-from edgetl.preparation.graph import GraphIndex, prune
+from edgetl.graphs import prune
+from edgetl.preparation.graph import GraphIndex
 
 
 def fold_views(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:

@@ -20,6 +20,8 @@ from edgetl.engines.ort_training import import_training_api
 from edgetl.graphs import make_model
 from edgetl.preparation.decompose import DIFFERENTIABLE, RULES, decompose, obstacles
 from edgetl.preparation.gradients import _quiet
+from edgetl.preparation.losses import with_loss
+from edgetl.targets import TargetEncoder
 
 BATCH = 3
 LAST = np.iinfo(np.int64).max
@@ -915,6 +917,9 @@ def build(case: Case) -> tuple[onnx.ModelProto, dict[str, Array], Array, Array, 
     return make_model(graph), initial, x, labels, logits.detach().numpy(), gradients_
 
 
+ENCODE = TargetEncoder("classification", 3)
+
+
 def train_step(
     model: onnx.ModelProto, names: list[str], x: Array, labels: Array, directory: Path
 ) -> tuple[Array, dict[str, Array]]:
@@ -924,10 +929,10 @@ def train_step(
         from onnxruntime.training import artifacts
 
         artifacts.generate_artifacts(
-            model,
+            with_loss(model, "cross_entropy"),
             requires_grad=names,
             frozen_params=[],
-            loss=artifacts.LossType.CrossEntropyLoss,
+            loss_input_names=["loss"],
             artifact_directory=directory,
             additional_output_names=["batch_logits"],
         )
@@ -940,7 +945,7 @@ def train_step(
         str(directory / "training_model.onnx"), state, str(directory / "eval_model.onnx"), session_options=options
     )
     module.train()
-    _, logits = module(x, labels)
+    _, logits = module(x, *ENCODE(labels))
     return logits, {name: state.parameters[name].grad for name in names}
 
 

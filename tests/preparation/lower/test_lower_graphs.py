@@ -13,8 +13,10 @@ import pytest
 from onnx import numpy_helper
 
 from edgetl import runtime
+from edgetl.artifacts import TensorSpec
+from edgetl.engines.optimizers import GRADIENT
 from edgetl.preparation.decompose import decompose
-from edgetl.preparation.lower import GRADIENT, lower_gradients, missing
+from edgetl.preparation.lower import lower_gradients, missing
 
 _FILE = Path(__file__).parents[1] / "decompose" / "test_rules.py"
 _SPEC = importlib.util.spec_from_file_location("decompose_cases", _FILE)
@@ -44,12 +46,15 @@ def test_gradients_are_those_of_onnxruntime_training(case: Any, tmp_path: Path) 
     logits, gradients = cases.train_step(decompose(model, names), names, x, labels, tmp_path)
     training = onnx.load(tmp_path / "training_model.onnx")
     assert missing(training) == ()
-    lowered = lower_gradients(training)
-    assert all(node.domain == "" for node in lowered.graph.node)
     initial = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in names}
+    lowered = lower_gradients(training, [TensorSpec(name, initial[name].shape) for name in names])
+    assert all(node.domain == "" for node in lowered.graph.node)
+    targets, weights = cases.ENCODE(labels)
     session = runtime.open_session(lowered.SerializeToString())
     outputs = [output.name for output in lowered.graph.output]
-    found = dict(zip(outputs, session.run(None, {"x": x, "labels": labels, **initial}), strict=True))
+    found = dict(
+        zip(outputs, session.run(None, {"x": x, "targets": targets, "sample_weights": weights, **initial}), strict=True)
+    )
     cases.close(found["batch_logits"], logits, 1e-5)
     for name in names:
         cases.close(found[name + GRADIENT], np.asarray(gradients[name]).reshape(initial[name].shape), 2e-5)

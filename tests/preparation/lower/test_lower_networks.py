@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,12 +17,13 @@ from edgetl.artifacts import (
     PORTABLE_TRAIN_STEP,
     TRAINABLE,
     Artifacts,
+    Optimizer,
     load_artifacts,
 )
-from edgetl.engines.ort_training import OrtTrainingEngine
-from edgetl.engines.portable import PortableEngine
+from edgetl.engines import Engine, open_engine
 from edgetl.errors import EngineError
 from edgetl.preparation.lower import write_portable
+from edgetl.targets import TargetEncoder
 
 SOURCE = """
 import torch
@@ -137,17 +139,25 @@ def prepared(name: str, directory: Path, train: str) -> Artifacts:
     artifacts = load_artifacts(out)
     manifest = artifacts.manifest
     training, trainable = onnx.load(out / ORT_TRAINING_MODEL), onnx.load(out / TRAINABLE)
-    write_portable(out, training, trainable, manifest.trainable, manifest.optimizer)
+    write_portable(out, training, trainable, manifest.trainable, manifest.loss, manifest.optimizer)
     return artifacts
 
 
-def batches(artifacts: Artifacts, sizes: tuple[int, ...]) -> list[tuple[list[np.ndarray], np.ndarray]]:
+Batch = tuple[list[np.ndarray], np.ndarray, np.ndarray]
+
+
+def batches(artifacts: Artifacts, sizes: tuple[int, ...]) -> list[Batch]:
     rng = np.random.default_rng(0)
     shapes = [spec.shape for spec in artifacts.manifest.features]
+    encode = TargetEncoder("classification", 5)
     return [
-        ([rng.standard_normal((n, *shape)).astype(np.float32) for shape in shapes], rng.integers(0, 5, n))
+        ([rng.standard_normal((n, *shape)).astype(np.float32) for shape in shapes], *encode(rng.integers(0, 5, n)))
         for n in sizes
     ]
+
+
+def opened(artifacts: Artifacts, state: bytes | None = None, engine: str = "portable", **settings: Any) -> Engine:
+    return open_engine(engine, artifacts, state, threads=2, **settings)
 
 
 @pytest.mark.parametrize("train", ["head", "all"])
@@ -159,15 +169,13 @@ def test_steps_are_those_of_onnxruntime_training(name: str, train: str, tmp_path
         assert {node.domain for node in model.graph.node} == {""}
         assert [(item.domain, item.version) for item in model.opset_import] == [("", 18)]
         assert model.ir_version == 8
-    one, two = OrtTrainingEngine(artifacts, None, threads=2), PortableEngine(artifacts, None, threads=2)
-    for features, targets in batches(artifacts, (6, 6, 4, 6)):
-        loss, logits = one.evaluate(features, targets)
-        found, found_logits = two.evaluate(features, targets)
+    one, two = opened(artifacts, engine="ort-training"), opened(artifacts)
+    for batch in batches(artifacts, (6, 6, 4, 6)):
+        loss, logits = one.evaluate(*batch)
+        found, found_logits = two.evaluate(*batch)
         assert found == pytest.approx(loss, rel=1e-5, abs=1e-5)
         np.testing.assert_allclose(found_logits, logits, rtol=1e-4, atol=1e-4)
-        assert two.train_step(features, targets, 1e-3) == pytest.approx(
-            one.train_step(features, targets, 1e-3), rel=1e-4, abs=1e-5
-        )
+        assert two.train_step(*batch, 1e-3) == pytest.approx(one.train_step(*batch, 1e-3), rel=1e-4, abs=1e-5)
     expected, found_parameters = one.parameters(), two.parameters()
     assert list(found_parameters) == [spec.name for spec in artifacts.manifest.trainable]
     for key, value in found_parameters.items():
@@ -179,31 +187,45 @@ def test_steps_are_those_of_onnxruntime_training(name: str, train: str, tmp_path
 
 def test_its_state_continues_exactly(tmp_path: Path) -> None:
     artifacts = prepared("mobile", tmp_path, "all")
-    whole, broken = (PortableEngine(artifacts, None, threads=2) for _ in range(2))
+    whole, broken = (opened(artifacts) for _ in range(2))
     first, second, third = batches(artifacts, (6, 3, 6))
     for engine in (whole, broken):
         engine.train_step(*first, 1e-3)
     state = broken.state()
-    broken = PortableEngine(artifacts, state, threads=2)
+    broken = opened(artifacts, state)
     assert broken.state() == state
     for batch in (second, third):
         assert whole.train_step(*batch, 1e-3) == broken.train_step(*batch, 1e-3)
     assert whole.state() == broken.state()
 
 
+@pytest.mark.parametrize("engine", ["ort-training", "portable"])
+@pytest.mark.parametrize("name", ["mobile", "attention"])
+def test_parts_of_a_batch_give_the_same_step(name: str, engine: str, tmp_path: Path) -> None:
+    artifacts = prepared(name, tmp_path, "all")
+    sgd = Optimizer("sgd", momentum=0.9, weight_decay=0.0)  # whose steps are as exact as its gradients
+    whole = opened(artifacts, engine=engine, optimizer=sgd)
+    parts = opened(artifacts, engine=engine, optimizer=sgd, micro_batch=4)
+    for batch in batches(artifacts, (9, 9, 3)):
+        assert parts.train_step(*batch, 0.01) == pytest.approx(whole.train_step(*batch, 0.01), rel=1e-5)
+    expected = whole.parameters()
+    for key, value in parts.parameters().items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-6 * max(1, np.abs(expected[key]).max()))
+
+
 def test_what_is_damaged_or_foreign_is_refused(tmp_path: Path) -> None:
     artifacts = prepared("shuffle", tmp_path, "head")
-    engine = PortableEngine(artifacts, None, threads=1)
+    engine = opened(artifacts)
     state = engine.state()
     content = engine.parameters()
     assert content["fc.weight"].shape == (5, 8)
     np.savez(tmp_path / "other.npz", step=np.array(1), **content)
     for damaged in (b"", b"damaged", state[: len(state) // 2], (tmp_path / "other.npz").read_bytes()):
         with pytest.raises(EngineError):
-            PortableEngine(artifacts, damaged, threads=1)
+            opened(artifacts, damaged)
     artifacts.file(PORTABLE_PARAMETERS).write_bytes(b"damaged")
     with pytest.raises(EngineError):
-        PortableEngine(artifacts, None, threads=1)
+        opened(artifacts)
     artifacts.file(PORTABLE_TRAIN_STEP).unlink()
     with pytest.raises(EngineError, match="ort-training"):
-        PortableEngine(artifacts, state, threads=1)
+        opened(artifacts, state)

@@ -1,0 +1,191 @@
+"""Execution providers: which one was asked for, sessions on it, and what really ran where."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetl.errors import EngineError
+from edgetl.events import Note, OnEvent, ignore
+from edgetl.runtime import import_onnxruntime, installed_distributions, session_options
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CPU = "CPUExecutionProvider"
+
+PROVIDERS = {
+    "cpu": CPU,
+    "acl": "ACLExecutionProvider",
+    "armnn": "ArmNNExecutionProvider",
+    "cann": "CANNExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "dml": "DmlExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "nnapi": "NnapiExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "rknpu": "RknpuExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "vitisai": "VitisAIExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+"""Short names; ONNX Runtime's own are taken too."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider by ONNX Runtime's name, its options, and whether the CPU may take its place."""
+
+    name: str = CPU
+    options: tuple[tuple[str, str], ...] = ()
+    allow_fallback: bool = False
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is ONNX Runtime's own CPU provider."""
+        return self.name == CPU
+
+
+def resolve_provider(
+    name: str,
+    options: Mapping[str, str] | None = None,
+    *,
+    allow_fallback: bool = False,
+    on_event: OnEvent = ignore,
+) -> Provider:
+    """Return the provider of that name, short or ONNX Runtime's; the CPU where it is missing and may be.
+
+    Raises:
+        EngineError: there is no such provider, or the installed onnxruntime lacks it.
+    """
+    full = PROVIDERS.get(name.lower(), name)
+    if full not in PROVIDERS.values():
+        raise EngineError(f"there is no provider {name!r}: choose one of {', '.join(PROVIDERS)}")
+    available = import_onnxruntime().get_available_providers()
+    if full not in available:
+        problem = f"{' and '.join(installed_distributions())} has no {full}, only {', '.join(available)}"
+        if not allow_fallback:
+            raise EngineError(
+                f"{problem}: install the onnxruntime package that has it, or give --allow-fallback to use the CPU"
+            )
+        on_event(Note(f"{problem}; the CPU is used"))
+        return Provider()
+    return Provider(full, tuple(sorted((options or {}).items())), allow_fallback)
+
+
+class PlacedSession:
+    """An inference session that looks, at its first run, where its nodes ran.
+
+    Attributes:
+        placement: each provider's share of the time of that run, in 0..1; None before it.
+
+    Raises:
+        EngineError: the provider refuses the model.
+    """
+
+    def __init__(self, model: Path | bytes, provider: Provider, *, threads: int, training: bool = False) -> None:
+        ort = import_onnxruntime()
+        options = session_options(threads, training=training)
+        self.placement: dict[str, float] | None = None
+        self._provider = provider
+        self._lock = threading.Lock()
+        if not provider.is_cpu:
+            directory = tempfile.mkdtemp(prefix="edgetl-")
+            weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(directory) / "profile")
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        wanted: list[Any] = [CPU] if provider.is_cpu else [(provider.name, dict(provider.options)), CPU]
+        try:
+            self._session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise EngineError(f"{provider.name} refuses the model ({_first_line(error)})") from None
+        if provider.name not in self._session.get_providers():
+            raise EngineError(f"{provider.name} cannot be started here; onnxruntime put the CPU in its place")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's own metadata."""
+        found: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return found
+
+    def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run as `InferenceSession.run` does."""
+        found: list[NDArray[Any]] = self._session.run(outputs, feeds)
+        self._look()
+        return found
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        """Run as `InferenceSession.run_with_iobinding` does."""
+        self._session.run_with_iobinding(binding)
+        self._look()
+
+    def io_binding(self) -> Any:
+        """Return a new binding for `run_with_iobinding`."""
+        return self._session.io_binding()
+
+    def _look(self) -> None:
+        if self.placement is not None:
+            return
+        with self._lock:
+            if self._provider.is_cpu:
+                self.placement = {CPU: 1.0}
+            elif self.placement is None:
+                self.placement = _shares(Path(self._session.end_profiling()))
+        if self._provider.name not in self.placement and not self._provider.allow_fallback:
+            raise EngineError(
+                f"{self._provider.name} took no part of the model, so that the CPU ran all of it: "
+                "give --allow-fallback if that will do"
+            )
+
+
+def open_placed(
+    model: Path | bytes,
+    provider: Provider,
+    *,
+    threads: int,
+    what: str,
+    training: bool = False,
+    on_event: OnEvent = ignore,
+) -> PlacedSession:
+    """Open a session on the provider, or on the CPU where it refuses and may.
+
+    Raises:
+        EngineError: the provider refuses, and the CPU must not take its place.
+    """
+    try:
+        return PlacedSession(model, provider, threads=threads, training=training)
+    except EngineError as error:
+        if provider.is_cpu or not provider.allow_fallback:
+            hint = "" if provider.is_cpu else "; give --allow-fallback to use the CPU"
+            raise EngineError(f"{what}: {error}{hint}") from None
+        on_event(Note(f"{what} runs on the CPU: {error}"))
+        return PlacedSession(model, Provider(), threads=threads, training=training)
+
+
+def _shares(profile: Path) -> dict[str, float]:
+    """Read where the nodes of a profile ran, each provider's share of their time."""
+    times: dict[str, float] = {}
+    for event in json.loads(profile.read_text(encoding="utf-8")):
+        provider = event.get("args", {}).get("provider") if event.get("cat") == "Node" else None
+        if provider:
+            # a node that takes less than the clock's microsecond counts, too
+            times[provider] = times.get(provider, 0.0) + max(event.get("dur", 0), 0.5)
+    total = sum(times.values())
+    return {name: spent / total for name, spent in sorted(times.items(), key=lambda item: -item[1])}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
