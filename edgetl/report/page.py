@@ -381,8 +381,8 @@ def _settings(findings: Findings) -> Iterator[tuple[str, str]]:
     if origin.model != args.artifacts:
         yield "prepared in", args.artifacts
     yield "data", args.data
-    if samples and samples.val_paths:
-        yield "validated on", _common(samples.val_paths)
+    if samples and (common := _common(samples.val_paths)):
+        yield "validated on", common
     for name, value in schema.to_json(args).items():
         if name not in (
             "edgetl_version",
@@ -515,11 +515,12 @@ def _policy(policy: Sequence[str]) -> str:
 
 
 def _common(paths: Sequence[str]) -> str:
+    """The folder that holds all files, or nothing if only the root does."""
     try:
-        common = os.path.commonpath(paths)
-    except ValueError:  # on several drives
-        return text.MISSING
-    return str(Path(common).parent) if len(paths) == 1 else common
+        folder = Path(os.path.commonpath([str(Path(path).parent) for path in paths]))
+    except ValueError:  # none, or on several drives
+        return ""
+    return "" if folder == folder.parent else str(folder)
 
 
 __all__ = ["MATRIX_CLASSES", "page"]
