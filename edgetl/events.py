@@ -46,11 +46,14 @@ class EpochProgress:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """An epoch is finished and its checkpoint is on the disk. Without validation data the last two are None."""
+    """An epoch is finished and its checkpoint is on the disk. Without validation data the last two are None.
+
+    Epoch 0 is the start, before the first step; it has no training loss.
+    """
 
     epoch: int
     epochs: int
-    train_loss: float
+    train_loss: float | None
     seconds: float
     val_loss: float | None
     val_accuracy: float | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,10 @@ from edgetl.engines import Engine, open_engine, resolve_engine
 from edgetl.errors import DataError, RunError
 from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features
+from edgetl.initialization import head_inputs, prototype, ridge
 from edgetl.machine import this_machine
 from edgetl.providers import resolve_provider
+from edgetl.rate import TRIAL_STEPS, find_rate
 from edgetl.report import report_or_note
 from edgetl.run import (
     ARGS,
@@ -40,7 +42,8 @@ from edgetl.run import (
     RunSamples,
     Validation,
 )
-from edgetl.targets import TargetEncoder
+from edgetl.schedule import learning_rate
+from edgetl.targets import TargetEncoder, balanced_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,7 +93,13 @@ def finetune(
     val_fraction: float = defaults.VAL_FRACTION,
     epochs: int = defaults.EPOCHS,
     batch_size: int = defaults.BATCH_SIZE,
-    lr: float = defaults.LEARNING_RATE,
+    lr: float | None = defaults.LEARNING_RATE,
+    init: str = defaults.INIT,
+    schedule: str = defaults.SCHEDULE,
+    warmup: float = defaults.WARMUP,
+    patience: int | None = None,
+    label_smoothing: float = 0.0,
+    class_weights: str | None = None,
     seed: int = defaults.SEED,
     resume: bool = False,
     force: bool = False,
@@ -115,6 +124,16 @@ def finetune(
         out: the run directory to write.
         val: a folder to validate on; without it `val/` or `test/` of `data`, or `val_fraction` of
             the training samples, stratified and seeded.
+        epochs: 0 gives what `init` gives.
+        lr: the largest learning rate of the schedule; None tries several on the training data and takes
+            the best (`edgetl.rate`).
+        init: how a new head begins: `zero`, or in closed form from the features, `prototype` or `ridge`
+            (`edgetl.initialization`); `auto` is `ridge` where the head is a linear layer.
+        schedule: of the learning rate, one of `edgetl.schedule.SCHEDULES`, behind `warmup`, a share of
+            all steps.
+        patience: stop after so many epochs in a row without a better one.
+        label_smoothing: see `edgetl.targets.TargetEncoder`.
+        class_weights: `balanced` lets every class count alike, however many samples it has.
         resume: continue the run at `out` from its last finished epoch (or begin, if there is none),
             with the same result as an uninterrupted one.
         force: replace the run at `out`.
@@ -170,7 +189,13 @@ def finetune(
         labels=train_set.labels,
         epochs=epochs,
         batch_size=batch_size,
-        lr=lr,
+        lr=lr or 0.0,
+        init=init,
+        schedule=schedule,
+        warmup=warmup,
+        patience=patience,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
         seed=seed,
         engine=engine,
         optimizer=Optimizer(
@@ -185,25 +210,36 @@ def finetune(
     )
     samples = _describe(features, train_rows, val_rows)
     with run.lock():
-        last = _begin(run, args, samples, resume=resume, force=force)
-        session = open_engine(
-            engine,
-            prepared,
-            last.engine_state if last else None,
-            threads=threads,
-            optimizer=args.optimizer,
-            micro_batch=micro_batch,
-            provider=where,
-            on_event=on_event,
-        )
         on_event(Stage("training"))
         training_started = time.monotonic()
+        args = _settled(run, args, prepared, resume=resume)
+        start: dict[str, NDArray[np.float32]] = {}
+        if not (resume and (run.path / LAST).is_file()):
+            start = _initial_head(prepared, args, features, train_rows, threads)
+
+        def open_session(state: bytes | None = None) -> Engine:
+            return open_engine(
+                engine,
+                prepared,
+                state,
+                threads=threads,
+                initial=start,
+                optimizer=args.optimizer,
+                micro_batch=micro_batch,
+                provider=where,
+                on_event=on_event,
+            )
+
+        if args.lr == 0:
+            args = replace(args, lr=_find_rate(open_session, prepared.manifest, args, features, train_rows, on_event))
+        last = _begin(run, args, samples, resume=resume, force=force)
+        session = open_session(last.engine_state if last else None)
         history = _train(run, session, prepared.manifest, args, features, train_rows, val_rows, last, on_event)
         best = _best(history)
         _prove(run, prepared, args, features, train_rows, val_rows, threads)
         result = FinetuneResult(
             run=str(run.path),
-            epochs=len(history),
+            epochs=history[-1].epoch,
             best_epoch=best.epoch,
             val_accuracy=best.val_accuracy,
             val_loss=best.val_loss,
@@ -238,33 +274,111 @@ def _train(
 ) -> tuple[EpochEnd, ...]:
     """The loop: epochs of steps, each epoch ended by validation and a checkpoint."""
     labels = np.array([sample.label for sample in features.samples], dtype=np.int64)
-    encode = TargetEncoder(manifest.task, manifest.outputs)
+    encode = _encoder(manifest, args, labels[train_rows])
     history = last.history if last else ()
-    for epoch in range(len(history) + 1, args.epochs + 1):
-        started = time.monotonic()
-        # the order depends on seed and epoch alone, so a resumed run takes the same one
-        order = np.random.default_rng([args.seed, epoch]).permutation(train_rows)
-        batches = [order[i : i + args.batch_size] for i in range(0, len(order), args.batch_size)]
-        total, seen = 0.0, 0
-        for step, batch in enumerate(batches, start=1):
-            loss = engine.train_step(features.batch(batch), *encode(labels[batch]), args.lr)
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"the loss became {loss} in epoch {epoch}, step {step}: the last good epoch is kept in "
-                    f"{run.path}; try a smaller --lr than {args.lr:g}"
-                )
-            total, seen = total + loss * len(batch), seen + len(batch)
-            on_event(EpochProgress(epoch, args.epochs, step, len(batches), total / seen))
-        val_loss, val_accuracy = _measure(engine, features, labels, encode, val_rows, args.batch_size)
-        end = EpochEnd(epoch, args.epochs, total / len(order), time.monotonic() - started, val_loss, val_accuracy)
-        history = (*history, end)
-        checkpoint = Checkpoint(epoch, engine.parameters(), engine.state(), history)
+
+    def finish(end: EpochEnd) -> None:
+        checkpoint = Checkpoint(end.epoch, engine.parameters(), engine.state(), history)
         if _best(history) is end:
             run.write_checkpoint(BEST, checkpoint)
         run.write_checkpoint(LAST, checkpoint)
         run.write_results(history)
         on_event(end)
+
+    if not history:
+        started = time.monotonic()
+        found = _measure(engine, features, labels, encode, val_rows, args.batch_size)
+        history = (EpochEnd(0, args.epochs, None, time.monotonic() - started, *found),)
+        finish(history[0])
+    per_epoch = -(-len(train_rows) // args.batch_size)
+    for epoch in range(history[-1].epoch + 1, args.epochs + 1):
+        if args.patience is not None and epoch - 1 - _best(history).epoch >= args.patience:
+            on_event(Note(f"no better epoch in {args.patience}: stopped before epoch {epoch}"))
+            break
+        started = time.monotonic()
+        # the order depends on seed and epoch alone, so a resumed run takes the same one
+        order = np.random.default_rng([args.seed, epoch]).permutation(train_rows)
+        total, seen = 0.0, 0
+        for step, batch in enumerate(_chunks(order, args.batch_size)):
+            rate = learning_rate(
+                args.lr, args.schedule, args.warmup, (epoch - 1) * per_epoch + step, args.epochs * per_epoch
+            )
+            loss = engine.train_step(features.batch(batch), *encode(labels[batch]), rate)
+            if not math.isfinite(loss):
+                raise RunError(
+                    f"the loss became {loss} in epoch {epoch}, step {step + 1}: the last good epoch is kept in "
+                    f"{run.path}; try a smaller --lr than {args.lr:g}"
+                )
+            total, seen = total + loss * len(batch), seen + len(batch)
+            on_event(EpochProgress(epoch, args.epochs, step + 1, per_epoch, total / seen))
+        measured = _measure(engine, features, labels, encode, val_rows, args.batch_size)
+        history = (*history, EpochEnd(epoch, args.epochs, total / seen, time.monotonic() - started, *measured))
+        finish(history[-1])
     return history
+
+
+def _encoder(manifest: Manifest, args: RunArgs, labels: NDArray[np.int64]) -> TargetEncoder:
+    weights = balanced_weights(labels, manifest.outputs) if args.class_weights == "balanced" else None
+    return TargetEncoder(manifest.task, manifest.outputs, args.label_smoothing, weights)
+
+
+def _settled(run: Run, args: RunArgs, prepared: Artifacts, *, resume: bool) -> RunArgs:
+    """Put what the user left open where it can be known: as the run to be resumed has it, or by the artifacts."""
+    if args.init == "auto":
+        args = replace(args, init="ridge" if prepared.manifest.head else "zero")
+    if args.lr == 0 and resume and (run.path / ARGS).is_file():
+        args = replace(args, lr=run.read_args().lr)
+    return args
+
+
+def _initial_head(
+    prepared: Artifacts, args: RunArgs, features: FeatureSet, rows: NDArray[np.int64], threads: int
+) -> dict[str, NDArray[np.float32]]:
+    """Return the head's parameters in closed form; empty for a head of zeros, as it was prepared."""
+    if args.init == "zero":
+        return {}
+    manifest = prepared.manifest
+    labels = np.array([sample.label for sample in features.samples], dtype=np.int64)
+    enter = head_inputs(prepared, threads)
+    encode = TargetEncoder(manifest.task, manifest.outputs)
+    order = np.random.default_rng(args.seed).permutation(rows)
+
+    def batches() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        for batch in _chunks(order, defaults.INIT_BATCH):
+            yield enter(features.batch(batch)), encode(labels[batch])[0]
+
+    found = prototype(batches) if args.init == "prototype" else ridge(batches, manifest.task)
+    assert manifest.head is not None, "head_inputs refuses others"
+    return {manifest.head.weight: found.weight, manifest.head.bias: found.bias}
+
+
+def _find_rate(
+    open_session: Callable[[], Engine],
+    manifest: Manifest,
+    args: RunArgs,
+    features: FeatureSet,
+    rows: NDArray[np.int64],
+    on_event: OnEvent,
+) -> float:
+    """Try rates from the start that training will have, on its first batches."""
+    labels = np.array([sample.label for sample in features.samples], dtype=np.int64)
+    encode = _encoder(manifest, args, labels[rows])
+    order = np.random.default_rng([args.seed, 0]).permutation(rows)
+    batches = list(_chunks(order, args.batch_size))[:TRIAL_STEPS]
+
+    def trial(rate: float) -> float:
+        engine = open_session()
+        losses = []
+        for step in range(TRIAL_STEPS):
+            batch = batches[step % len(batches)]
+            losses.append(engine.train_step(features.batch(batch), *encode(labels[batch]), rate))
+            if not math.isfinite(losses[-1]):
+                return math.inf
+        return float(np.mean(losses[-min(len(batches), 10) :]))
+
+    rate = find_rate(trial)
+    on_event(Note(f"learning rate {rate:g}, from short trials"))
+    return rate
 
 
 def _best(history: tuple[EpochEnd, ...]) -> EpochEnd:
@@ -345,11 +459,22 @@ def _check_same(
     run: Run, before: RunArgs, now: RunArgs, samples_before: RunSamples | None, samples_now: RunSamples
 ) -> None:
     """Refuse to continue a run with other settings or other data."""
+    if now.epochs != before.epochs and (now.schedule != "constant" or now.warmup):
+        raise RunError(
+            f"{run.path} cannot be resumed for {now.epochs} epochs, because its learning rate follows a schedule "
+            f"of {before.epochs}: repeat the first command with --resume, or start anew with --force"
+        )
     for name in (
         "artifacts_sha256",
         "val_fraction",
         "batch_size",
         "lr",
+        "init",
+        "schedule",
+        "warmup",
+        "patience",
+        "label_smoothing",
+        "class_weights",
         "seed",
         "engine",
         "optimizer",

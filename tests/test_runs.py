@@ -10,7 +10,20 @@ from edgetl.events import Event, Note
 from edgetl.run import ARGS, METRICS, RESULTS, EpochResult, Run, RunArgs
 from edgetl.runs import SORTS, best_result
 
-ARGUMENTS = RunArgs("0.1.0", "/gone/artifacts", "0" * 64, "/data", None, 0.2, ("a", "b"), 3, 32, 1e-3, 0, "portable")
+ARGUMENTS = RunArgs(
+    edgetl_version="0.1.0",
+    artifacts="/gone/artifacts",
+    artifacts_sha256="0" * 64,
+    data="/data",
+    val=None,
+    val_fraction=0.2,
+    labels=("a", "b"),
+    epochs=3,
+    batch_size=32,
+    lr=1e-3,
+    seed=0,
+    engine="portable",
+)
 
 
 def make_run(
