@@ -29,7 +29,7 @@ import numpy as np
 
 from edgetl import runtime
 from edgetl.artifacts import BACKBONE, PREPROCESS, Artifacts, TensorSpec
-from edgetl.data import Sample, read_rgb
+from edgetl.data import Sample, content_digest, read_rgb
 from edgetl.errors import DataError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore
 from edgetl.providers import Provider, open_placed
@@ -277,7 +277,7 @@ class _Extractor:
             data = sample.path.read_bytes()
         except OSError as error:
             return Rejected(sample.path, f"cannot be read ({error.strerror})")
-        digest = hashlib.blake2b(data, digest_size=16).digest()
+        digest = content_digest(data)
         if digest in self._store:
             return _Extracted(digest, None)
         try:
