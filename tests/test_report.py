@@ -229,12 +229,21 @@ def test_without_validation_data_training_pictures_prove_nothing(tmp_path: Path)
 
 def test_one_epoch_and_none(tmp_path: Path) -> None:
     write_report(make_run(tmp_path / "one", ["a", "b"], epochs=1).path)
-    assert "The figures of the epoch" in read(tmp_path / "one").text
+    assert "epoch 1 of 1" in read(tmp_path / "one").text
     bare = make_run(tmp_path / "bare", ["a", "b"], finished=False)
     (bare.path / "results.csv").unlink()
     (bare.path / "samples.json").unlink()
     assert not write_report(bare.path).finished
     assert "0 of 4 epochs" in read(bare.path).text
+
+
+def test_what_was_measured_of_an_earlier_best_epoch_is_not_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a", "b"])
+    with open(run.path / "results.csv", "a") as file:
+        file.write("5,0.1,0.1,0.99,0.5,x\n")  # resumed, and interrupted again
+    result = write_report(run.path)
+    assert (result.finished, result.accuracy, result.mistakes) == (False, 0.99, None)
+    assert "Most wrong" not in read(run.path).text
 
 
 def test_nothing_is_wrong(tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ def _header(findings: Findings) -> str:
         done = findings.results[-1].epoch if findings.results else 0
         lines.append(
             f'<p class="notice">This run is not finished: {done} of {args.epochs} epochs are done. '
-            "Repeat its <code>edgetl finetune</code> command with <code>--resume</code> to continue it"
-            "; classes and mistakes are measured at its end.</p>"
+            "Repeat its <code>edgetl finetune</code> command with <code>--resume</code> to continue it; "
+            "classes and mistakes are measured at its end.</p>"
         )
     return "\n".join(lines) + "</header>"
 
@@ -171,7 +171,7 @@ def _curves(findings: Findings) -> str:
     grid = "two" if all(figures) else "single"
     return (
         f'<section><h2>Curves</h2><div class="{grid}">{"".join(figures)}</div>'
-        f"{_details(f'The figures of {_epochs(results)}', _epoch_table(results, best))}</section>"
+        f"{_details('Epoch by epoch', _epoch_table(results, best))}</section>"
     )
 
 
@@ -192,21 +192,10 @@ def _series(results: Sequence[EpochResult], name: str) -> tuple[tuple[int, float
     return tuple((epoch, value) for epoch, value in values if value is not None)
 
 
-def _epochs(results: Sequence[EpochResult]) -> str:
-    last = results[-1].epoch
-    return (
-        "the epoch"
-        if last == 1
-        else f"all {last:,} epochs"
-        if last <= _EPOCH_ROWS
-        else f"the last {_EPOCH_ROWS} epochs"
-    )
-
-
 def _epoch_table(results: Sequence[EpochResult], best: EpochResult | None) -> str:
     rows = (
         [
-            f"{result.epoch}{' (best)' if best and best.epoch == result.epoch else ''}",
+            f"{result.epoch}{' (best)' if result == best else ''}",
             text.number(result.train_loss),
             text.number(result.val_loss),
             text.percent(result.val_accuracy),
@@ -215,7 +204,8 @@ def _epoch_table(results: Sequence[EpochResult], best: EpochResult | None) -> st
         for result in results[-_EPOCH_ROWS:]
     )
     heads = ("Epoch", "Training loss", "Validation loss", "Accuracy", "Time")
-    return _table(heads, rows, numbers=range(1, 5))
+    cut = f"The last {_EPOCH_ROWS}; results.csv has all" if len(results) > _EPOCH_ROWS else ""
+    return _table(heads, rows, numbers=range(1, 5), caption=cut)
 
 
 def _measured(findings: Findings) -> Iterator[str]:
@@ -227,14 +217,15 @@ def _measured(findings: Findings) -> Iterator[str]:
         "recognised; of the pictures that were said to be of that class, <em>precision</em> is the share that were. "
         "<em>Support</em> is the number of its pictures.</p>"
     )
-    order = list(range(len(labels)))
-    if len(labels) > MATRIX_CLASSES:
-        items = measured.summary.classes
-        order = sorted((i for i in order if items[i].support), key=lambda i: (items[i].f1 or 0.0, i))
-        yield f'<div class="card">{_class_table(measured, labels, order[:_WORST_CLASSES], "The worst, by F1")}</div>'
-        yield _details(f"All {len(labels):,} classes", _class_table(measured, labels, range(len(labels))))
+    everything = _class_table(measured, labels, range(len(labels)))
+    if len(labels) <= MATRIX_CLASSES:
+        yield f'<div class="card">{everything}</div>'
     else:
-        yield f'<div class="card">{_class_table(measured, labels, order)}</div>'
+        items = measured.summary.classes
+        occurring = (i for i, item in enumerate(items) if item.support)
+        worst = sorted(occurring, key=lambda i: (items[i].f1 or 0.0, i))[:_WORST_CLASSES]
+        yield f'<div class="card">{_class_table(measured, labels, worst, "The worst, by F1")}</div>'
+        yield _details(f"All {len(labels):,} classes", everything)
     yield "</section>"
     yield _confusion(measured, labels)
 
