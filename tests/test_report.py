@@ -19,6 +19,7 @@ from edgetl import finetune, write_report
 from edgetl.data import content_digest
 from edgetl.errors import RunError
 from edgetl.events import Event, Note
+from edgetl.report import text
 from edgetl.report.charts import Series, epoch_ticks, line_chart, nice_ticks
 from edgetl.report.findings import gather
 from edgetl.report.page import page
@@ -423,3 +424,31 @@ def test_a_long_curve_keeps_its_ends_and_its_best() -> None:
     assert "in epoch 1 to" in drawn
     assert "in epoch 10000" in drawn
     assert 'class="ring"' in drawn
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (text.percent(0.6445), "64.5%"),
+        (text.percent(0.0), "0.0%"),
+        (text.percent(0.0001), "<0.1%"),
+        (text.percent(0.9999), ">99.9%"),
+        (text.percent(None), "–"),
+        (text.short_percent(0.997), ">99%"),
+        (text.short_percent(0.0123), "1.2%"),
+        (text.number(1.07079), "1.071"),
+        (text.number(0.00012345), "0.000123"),
+        (text.number(float("nan")), "–"),
+        (text.duration(0.0551), "55 ms"),
+        (text.duration(59.94), "59.9 s"),
+        (text.duration(59.97), "1 min 00 s"),
+        (text.duration(3599.6), "1 h 00 min"),
+        (text.duration(5025.3), "1 h 23 min"),
+        (text.megabytes(0.0312), "31 kB"),
+        (text.megabytes(8.94), "8.9 MB"),
+        (text.megabytes(25276.5), "25.3 GB"),
+        (text.count(2223872), "2,223,872"),
+    ],
+)
+def test_figures_as_text(shown: str, expected: str) -> None:
+    assert shown == expected
