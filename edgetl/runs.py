@@ -128,16 +128,15 @@ def origin_of(args: RunArgs) -> Origin:
 def best_result(results: tuple[EpochResult, ...], metrics: dict[str, Any] | None = None) -> EpochResult | None:
     """The line that training takes for the best: the highest accuracy, then the lowest loss, then the earliest.
 
-    Without validation data it is the last; epoch 0, the state before training, never is. The lines
-    are rounded, so the summary of a finished run, where it is given, decides between equals.
+    Without validation data it is the last. The lines are rounded, so the summary of a finished run,
+    where it is given, decides between equals.
     """
-    trained = [result for result in results if result.epoch > 0]
     named = number(metrics, "best_epoch")
-    if known := [result for result in trained if result.epoch == named]:
+    if known := [result for result in results if result.epoch == named]:
         return known[0]
-    if not trained or trained[-1].val_accuracy is None:
-        return trained[-1] if trained else None
-    return min(trained, key=lambda result: (_high(result.val_accuracy), _low(result.val_loss), result.epoch))
+    if not results or results[-1].val_accuracy is None:
+        return results[-1] if results else None
+    return min(results, key=lambda result: (_high(result.val_accuracy), _low(result.val_loss), result.epoch))
 
 
 def is_finished(metrics: dict[str, Any] | None, results: tuple[EpochResult, ...]) -> bool:

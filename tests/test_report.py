@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgetl import finetune, write_report
+from edgetl.artifacts import Optimizer
 from edgetl.data import content_digest
 from edgetl.errors import RunError
 from edgetl.events import Event, Note
@@ -86,7 +87,22 @@ def make_run(
     run = Run(path)
     run.write_args(
         RunArgs(
-            "0.1.0", "/gone/artifacts", "0" * 64, "/data", None, 0.2, tuple(labels), epochs, 32, 1e-3, 0, "portable"
+            edgetl_version="0.1.0",
+            artifacts="/gone/artifacts",
+            artifacts_sha256="0" * 64,
+            data="/data",
+            val=None,
+            val_fraction=0.2,
+            labels=tuple(labels),
+            epochs=epochs,
+            batch_size=32,
+            lr=1e-3,
+            seed=0,
+            engine="portable",
+            optimizer=Optimizer("sgd", momentum=0.5),
+            micro_batch=None,
+            provider="CPUExecutionProvider",
+            provider_options={},
         )
     )
     truth = rng.integers(0, len(labels), samples)
@@ -212,11 +228,34 @@ def test_accuracy_before_and_after(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["a", "b"], before=True)
     result = write_report(run.path)
     assert result.accuracy_before == 0.125
-    assert "12.5% before →" in read(run.path).text
+    assert "12.5% at the start →" in read(run.path).text
     best = gather(run).best
     assert best is not None
     assert best.epoch == 4  # the lowest loss of the highest accuracy
     assert write_report(make_run(tmp_path / "other", ["a", "b"]).path).accuracy_before is None
+
+
+def test_a_start_that_no_epoch_betters(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a", "b"], before=True)
+    file = run.path / "results.csv"
+    file.write_text(file.read_text().replace("0.125", "0.999"))
+    assert write_report(run.path).accuracy == 0.999
+    assert "99.9%at the start, which no epoch bettered" in read(run.path).text
+    only = make_run(tmp_path / "only", ["a", "b"], before=True, epochs=0)
+    assert write_report(only.path).accuracy == 0.125
+    assert "bettered" not in read(only.path).text
+
+
+def test_settings_and_where_it_ran(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a", "b"])
+    metrics = run.read_metrics()
+    run.write_metrics({**(metrics or {}), "placement": {"features": {"X": 0.75, "CPUExecutionProvider": 0.25}}})
+    write_report(run.path)
+    found = read(run.path).text
+    assert "optimizersgd;" in found
+    assert "momentum 0.5" in found
+    assert "features ran onX 75.0%, CPUExecutionProvider 25.0%" in found
+    assert "micro batch" not in found
 
 
 def test_without_validation_data_training_pictures_prove_nothing(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ _LEFT_OUT = 100
 _MANY = 14
 _DEEP = 0.88
 _WORDS = {"lr": "learning rate"}
+_TOLD_ELSEWHERE = (
+    *("edgetl_version", "artifacts", "artifacts_sha256", "data", "val", "val_fraction", "labels"),
+    *("engine", "provider", "provider_options"),
+)
+_CPU = "CPUExecutionProvider"
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -126,8 +131,8 @@ def _accuracy_tile(findings: Findings) -> str:
         why = "no epoch is finished yet" if best is None else "no pictures were kept for validation"
         return _tile("Accuracy", text.MISSING, f"{why}; <code>edgetl evaluate</code> measures a deployed model")
     figure = text.percent(best.val_accuracy)
-    if before is not None and before.val_accuracy is not None:
-        figure = f'<span class="from">{text.percent(before.val_accuracy)} before →</span> {figure}'
+    if before is not None and before.val_accuracy is not None and best.epoch > 0:
+        figure = f'<span class="from">{text.percent(before.val_accuracy)} at the start →</span> {figure}'
     small = f"in epoch {best.epoch}, on {text.count(findings.val_count)} validation pictures"
     if findings.measured:
         summary = findings.measured.summary
@@ -138,6 +143,8 @@ def _accuracy_tile(findings: Findings) -> str:
             f"{low:.0%} to {high:.0%} of such pictures (95% confidence); "
             f"always naming the commonest class would reach {share:.0%}"
         )
+    if best.epoch == 0 and len(findings.results) > 1:
+        small = f"at the start, which no epoch bettered: {small}"
     return _tile("Accuracy", figure, small)
 
 
@@ -375,16 +382,7 @@ def _settings(findings: Findings) -> Iterator[tuple[str, str]]:
     if samples and (common := _common(samples.val_paths)):
         yield "validated on", common
     for name, value in schema.to_json(args).items():
-        if name not in (
-            "edgetl_version",
-            "artifacts",
-            "artifacts_sha256",
-            "data",
-            "val",
-            "val_fraction",
-            "labels",
-            "engine",
-        ):
+        if name not in _TOLD_ELSEWHERE and value not in (None, {}):
             yield _WORDS.get(name, name.replace("_", " ")), _plain(value)
 
 
@@ -415,8 +413,10 @@ def _machine(findings: Findings) -> Iterator[tuple[str, str]]:
     figures = findings.metrics or {}
     machine = figures.get("machine")
     yield "engine", str(figures.get("engine", findings.args.engine))
-    if "provider" in figures:
-        yield "provider", str(figures["provider"])
+    yield "provider", findings.args.provider
+    if findings.args.provider_options:
+        yield "its options", _plain(findings.args.provider_options)
+    yield from _placements(figures.get("placement"))
     yield "edgetl", findings.args.edgetl_version
     if not isinstance(machine, dict):
         return
@@ -427,6 +427,15 @@ def _machine(findings: Findings) -> Iterator[tuple[str, str]]:
         yield "memory", text.megabytes(memory)
     if machine.get("platform"):
         yield "system", str(machine["platform"])
+
+
+def _placements(placement: Any) -> Iterator[tuple[str, str]]:
+    """What ran where, in shares of the time, if any of it ran elsewhere than on the CPU."""
+    shares = placement if isinstance(placement, dict) else {}
+    if any(provider != _CPU for found in shares.values() for provider in found):
+        for what, found in shares.items():
+            if found:
+                yield f"{what} ran on", ", ".join(f"{name} {text.percent(share)}" for name, share in found.items())
 
 
 def _left_out(findings: Findings) -> str:
@@ -498,6 +507,9 @@ def _list(facts: Iterator[tuple[str, str]]) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_plain, value)) or text.MISSING
+    if isinstance(value, dict):
+        told = (f"{name.replace('_', ' ')} {_plain(item)}" for name, item in value.items() if item is not None)
+        return "; ".join(told).removeprefix("name ")
     return text.MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
