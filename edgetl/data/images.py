@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,11 @@ from edgetl.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def content_digest(data: bytes) -> bytes:
+    """Return the 16 bytes by which a file's content is known, whatever its name: its BLAKE2b."""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def read_rgb(data: bytes) -> NDArray[np.uint8]:
