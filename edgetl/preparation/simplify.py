@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -136,10 +137,9 @@ def freeze_batch_normalization(
         conv = index.producer.get(x)
         if conv is not None and readers[x] == 1 and _folds(conv, node.input[1], trainable, index):
             folded.add(x)
-            rank = len(index.initializers[conv.input[1]].dims)
         else:
             conv = None
-            rank = ranks.get(x) or ranks.get(y) or len(index.shape(x) or (None,) * 4)
+        rank = ranks.get(x) or ranks.get(y) or len(index.shape(x) or (None,) * 4)
         made, constants = _frozen(node, conv, rank, index)
         nodes.extend(made)
         graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
@@ -164,19 +164,23 @@ def _frozen(
     """Return the nodes and constants that replace a BatchNormalization, and the convolution before it if given.
 
     Args:
-        rank: number of axes of the weight, or of the normalised map.
+        rank: number of axes of the normalised map.
     """
     x, scale, bias, mean, variance = node.input
     epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
     inverse = 1 / np.sqrt(numpy_helper.to_array(index.initializers[variance]).astype(np.float64) + epsilon)
     offset = -numpy_helper.to_array(index.initializers[mean]).astype(np.float64) * inverse
-    channels = [1, -1, *[1] * (rank - 2)] if conv is None else [-1, *[1] * (rank - 1)]
     prefix = f"edgetl/frozen/{node.output[0]}/"
     constants: dict[str, NDArray[Any]] = {
         prefix + "inverse": inverse.astype(np.float32),
         prefix + "offset": offset.astype(np.float32),
-        prefix + "shape": np.array(channels, np.int64),
+        prefix + "shape": np.array([1, -1, *[1] * (rank - 2)], np.int64),
     }
+    if conv is not None:
+        kernel = index.initializers[conv.input[1]].dims
+        constants[prefix + "shape"] = np.array([-1, 1], np.int64)
+        constants[prefix + "rows_shape"] = np.array([kernel[0], math.prod(kernel[1:])], np.int64)
+        constants[prefix + "weight_shape"] = np.array(kernel, np.int64)
     nodes: list[onnx.NodeProto] = []
 
     def add(op: str, a: str, b: str, output: str) -> str:
@@ -192,7 +196,10 @@ def _frozen(
         return nodes, constants
     if len(conv.input) > 2 and conv.input[2]:
         t = add("Add", add("Mul", conv.input[2], s, prefix + "scaled_bias"), t, prefix + "shifted_bias")
-    weight = add("Mul", conv.input[1], s_map, prefix + "weight")
+    # as a matrix: onnxruntime would go through a weight that ends in axes of length 1 element by element
+    rows = add("Reshape", conv.input[1], prefix + "rows_shape", prefix + "rows")
+    scaled_rows = add("Mul", rows, s_map, prefix + "scaled_rows")
+    weight = add("Reshape", scaled_rows, prefix + "weight_shape", prefix + "weight")
     replaced = helper.make_node("Conv", [conv.input[0], weight, t], [node.output[0]], conv.name)
     replaced.attribute.extend(conv.attribute)
     return [*nodes, replaced], constants
