@@ -54,6 +54,21 @@ def open_inputs(path: Path, wanted: Wanted) -> tuple[Sample, ...]:
     return tuple(Sample(str(file), None, file) for file in files)
 
 
+def label_names(data: Path, task: str, label_columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the labels that data have, whatever their samples are.
+
+    Raises:
+        DataError: as `open_training`.
+    """
+    wanted = Wanted(
+        modality="array" if data.suffix in arrays.SUFFIXES else "image", task=task, label_columns=label_columns
+    )
+    described = data if data.suffix in table.SUFFIXES else table.metadata_of(data)
+    if described is None and data.is_dir():
+        described = table.metadata_of(find_split(data).train)
+    return table.table_labels(described, wanted) if described else open_training(data, None, wanted)[0].labels
+
+
 Opener = Callable[[tuple[str, ...]], Dataset]
 
 
@@ -98,6 +113,7 @@ __all__ = [
     "Split",
     "Wanted",
     "content_digest",
+    "label_names",
     "open_folder",
     "open_inputs",
     "open_measured",

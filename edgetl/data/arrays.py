@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetl import defaults
-from edgetl.data.sample import Dataset, Label, Row, Sample, Wanted, listed
+from edgetl.data.sample import Dataset, Label, Row, Sample, Wanted, known_labels, listed
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIXES = (".npz",)
-_MEMBERS = {"train": (("x", "y"), ("x_train", "y_train")), "val": (("x_val", "y_val"),), "test": (("x_test", "y_test"),)}
+_MEMBERS = {
+    "train": (("x", "y"), ("x_train", "y_train")),
+    "val": (("x_val", "y_val"),),
+    "test": (("x_test", "y_test"),),
+}
 
 Opener = Callable[[tuple[str, ...]], Dataset]
 
@@ -36,7 +40,7 @@ def open_arrays(file: Path, wanted: Wanted, *, labelled: bool = True) -> dict[st
     if wanted.modality != "array":
         raise DataError(f"{file} holds arrays, but the network takes {wanted.modality}: prepare with --modality array")
     arrays = _read(Path(file))
-    found = {}
+    found: dict[str, Opener] = {}
     for part, pairs in _MEMBERS.items():
         for x, y in pairs:
             if x in arrays and (y in arrays or not labelled) and part not in found:
@@ -58,10 +62,13 @@ def _open(
                 f"{file}: {x} is {_described(values)}, but the network takes samples of {list(wanted.shape)}"
             )
         values = values.reshape(len(values), *wanted.shape)
-    names, labels = wanted.labels, [None] * len(values)
+    names = wanted.labels
+    labels: list[Label] = [None] * len(values)
     if y is not None:
-        if len(arrays[y]) != len(values) if arrays[y].ndim else True:
-            raise DataError(f"{file}: {y} is {_described(arrays[y])}, where {len(values)} labels were expected, as of {x}")
+        if arrays[y].shape[:1] != values.shape[:1]:
+            raise DataError(
+                f"{file}: {y} is {_described(arrays[y])}, where {len(values)} labels were expected, as of {x}"
+            )
         names, labels = _labels(file, y, arrays, replace(wanted, labels=expected or wanted.labels))
     samples = tuple(
         Sample(f"{file.name} {x}[{index}]", label, Row(values, index)) for index, label in enumerate(labels)
@@ -69,15 +76,15 @@ def _open(
     return Dataset(file, names, samples)
 
 
-def _labels(
-    file: Path, y: str, arrays: dict[str, NDArray[Any]], wanted: Wanted
-) -> tuple[tuple[str, ...], list[Label]]:
+def _labels(file: Path, y: str, arrays: dict[str, NDArray[Any]], wanted: Wanted) -> tuple[tuple[str, ...], list[Label]]:
     values = arrays[y]
     own = tuple(map(str, arrays["labels"].tolist())) if "labels" in arrays else ()
     if wanted.task != "classification":
         table = values.reshape(len(values), -1).astype(np.float64) if values.dtype.kind in "fiub" else None
         if table is None or values.ndim > 2 or not np.isfinite(table).all():
-            raise DataError(f"{file}: {y} is {_described(values)}, where finite numbers [samples, outputs] were expected")
+            raise DataError(
+                f"{file}: {y} is {_described(values)}, where finite numbers [samples, outputs] were expected"
+            )
         if wanted.task == "multilabel" and not np.isin(table, (0, 1)).all():
             raise DataError(f"{file}: {y} must hold 0 or 1 for each label")
         names = wanted.labels or own or tuple(map(str, range(table.shape[1])))
@@ -88,10 +95,10 @@ def _labels(
             )
         return names, [tuple(row) for row in table.tolist()]
     if values.ndim != 1 or values.dtype.kind not in "iubU":
-        raise DataError(f"{file}: {y} is {_described(values)}, where one whole number or name for each sample was expected")
+        raise DataError(
+            f"{file}: {y} is {_described(values)}, where one whole number or name for each sample was expected"
+        )
     if values.dtype.kind == "U":
-        from edgetl.data.sample import known_labels
-
         found = values.tolist()
         names = known_labels(file, found, wanted)
         positions = {name: index for index, name in enumerate(names)}
@@ -128,7 +135,8 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
             total = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
             if total > defaults.MAX_ARRAY_BYTES:
                 raise DataError(
-                    f"{file} declares {total / 1e9:.1f} GB, more than the {defaults.MAX_ARRAY_BYTES / 1e9:.0f} GB allowed"
+                    f"{file} declares {total / 1e9:.1f} GB, more than the {defaults.MAX_ARRAY_BYTES / 1e9:.0f} GB "
+                    "allowed: cut it into several files"
                 )
             arrays = {}
             for name, info in members.items():

@@ -119,4 +119,6 @@ def _decode(frames: memoryview, kind: int, width: int) -> NDArray[Any]:
         parts = np.frombuffer(frames, np.uint8).reshape(-1, 3).astype(np.int32)
         joined = parts[:, 0] | parts[:, 1] << 8 | parts[:, 2] << 16
         return ((joined ^ 0x800000) - 0x800000).astype(np.float32) / 2**23
-    return np.frombuffer(frames, f"<i{width}").astype(np.float32 if width == 2 else np.float64) / 2 ** (8 * width - 1)
+    integers = np.frombuffer(frames, f"<i{width}").astype(np.float32 if width == 2 else np.float64)
+    scaled: NDArray[Any] = integers / 2 ** (8 * width - 1)
+    return scaled

@@ -116,10 +116,10 @@ def strata(task: str, labels: Sequence[Label]) -> list[int]:
     if task == "multilabel":
         order = np.argsort(table.sum(axis=0), kind="stable")
         rarest = order[table[:, order].argmax(axis=1)]
-        return np.where(table.any(axis=1), rarest, table.shape[1]).tolist()
+        return [int(stratum) for stratum in np.where(table.any(axis=1), rarest, table.shape[1])]
     ranks = np.argsort(np.argsort(table[:, 0], kind="stable"), kind="stable")
     bins = min(10, max(1, len(table) // _LEAST_IN_BIN))
-    return (ranks * bins // len(table)).tolist()
+    return [int(stratum) for stratum in ranks * bins // len(table)]
 
 
 def _child(root: Path, names: Sequence[str]) -> Path | None:
@@ -149,4 +149,3 @@ def _compare(root: Path, found: Sequence[str], expected: Sequence[str]) -> None:
         f"the class folders of {root} differ from the artifacts' labels: {'; '.join(parts)}. "
         "Rename them, or prepare again with --labels-from this folder"
     )
-

@@ -70,6 +70,17 @@ def open_table(file: Path, wanted: Wanted, *, labelled: bool = True) -> dict[str
     return {part: partial(_open, found, wanted, inputs, labels) for part, found in parts.items() if found.lines}
 
 
+def table_labels(file: Path, wanted: Wanted) -> tuple[str, ...]:
+    """Return the names of the labels of what trains, without looking at anything else.
+
+    Raises:
+        DataError: as `open_table`.
+    """
+    table = _read(Path(file))
+    training = tuple(line for line in table.lines if _part(table, line, ()) == "train")
+    return _labels(replace(table, lines=training or table.lines), wanted, _label_columns(table, wanted))[0]
+
+
 def metadata_of(folder: Path) -> Path | None:
     """Return the table that describes a folder's files, if it has one."""
     return next((folder / name for name in METADATA if (folder / name).is_file()), None)
@@ -110,7 +121,9 @@ def _read(file: Path) -> _Table:
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
     except csv.Error as error:
-        raise DataError(f"{file} is not a CSV file ({error}): save it anew, with a line of column names first") from None
+        raise DataError(
+            f"{file} is not a CSV file ({error}): save it anew, with a line of column names first"
+        ) from None
     if not lines:
         raise DataError(f"{file} holds no samples: give a table with a line for each")
     columns = dict.fromkeys(column for line in lines for column in line.values)
@@ -201,7 +214,8 @@ def _part(table: _Table, line: _Line, inputs: tuple[str, ...]) -> str:
             )
         return PARTS[name.strip().lower()]
     if table.file.name in METADATA:
-        folder, *rest = PurePath(str(line.values.get(inputs[0], ""))).parts or ("",)
+        column = inputs[0] if inputs else next((name for name in _INPUTS["audio"] if name in table.columns), "")
+        folder, *rest = PurePath(str(line.values.get(column, ""))).parts or ("",)
         return PARTS.get(folder, "train") if rest else "train"
     return "train"
 
