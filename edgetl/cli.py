@@ -7,7 +7,7 @@ import errno
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,8 @@ from edgetl.errors import EdgetlError
 if TYPE_CHECKING:
     from edgetl.console import Display
     from edgetl.deployed import Prediction
+    from edgetl.report import ReportResult
+    from edgetl.runs import RunSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -273,7 +275,7 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
         f"  features {result.feature_seconds:.1f} s ({speed}), training {result.training_seconds:.1f} s, "
         f"engine {result.engine}",
         *_placements(result.placement),
-        f"  the run lies in {result.run}",
+        f"  the run lies in {result.run}; look at its report.html",
         f"next: edgetl deploy {result.run} --out model.onnx",
     )
 
@@ -368,6 +370,38 @@ def inspect(path: str, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("run", type=click.Path())
+@_json_option
+def report(run: str, as_json: bool) -> None:
+    """Write RUN's report.html and plots anew (finetune writes them at its end)."""
+    with _reporting(as_json) as display:
+        import edgetl
+
+        result = edgetl.write_report(run, on_event=display)
+    _finish(as_json, result, *_report_lines(result))
+
+
+@main.command()
+@click.argument("directory", type=click.Path())
+@click.option(
+    "--sort",
+    type=click.Choice(["accuracy", "loss", "epochs", "seconds", "name"]),
+    default="accuracy",
+    show_default=True,
+    help="What to sort by, best first.",
+)
+@_json_option
+def runs(directory: str, sort: str, as_json: bool) -> None:
+    """Compare the runs at and below DIRECTORY in a table."""
+    with _reporting(as_json) as display:
+        import edgetl
+        from edgetl.console import table
+
+        found = edgetl.compare_runs(directory, sort=sort, on_event=display)
+    _finish(as_json, {"directory": directory, "runs": found}, *table(*_runs_table(found)))
+
+
+@main.command()
 @_json_option
 def doctor(as_json: bool) -> None:
     """Tell what this machine can do, and how to mend what it cannot."""
@@ -438,12 +472,57 @@ def _per_label(per_label: dict[str, dict[str, float | None]]) -> Iterator[str]:
 
 def _placements(placement: dict[str, dict[str, float]]) -> Iterator[str]:
     """Say what ran where, unless the CPU ran everything."""
+    if {name for shares in placement.values() for name in shares} <= {"CPUExecutionProvider"}:
+        return
     for what, shares in placement.items():
-        if set(shares) - {"CPUExecutionProvider"} or any(
-            set(other) > {"CPUExecutionProvider"} for other in placement.values()
-        ):
-            listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) or "nothing to run"
-            yield f"  {what} ran on: {listed} of the time"
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        yield f"  {what} ran on: {listed} of the time" if shares else f"  {what} did not have to run"
+
+
+def _report_lines(result: ReportResult) -> Iterator[str]:
+    yield f"{result.report} is ready: {result.size_kb:.0f} kB, in {result.seconds:.1f} s"
+    if result.accuracy is not None:
+        before = "" if result.accuracy_before is None else f"{result.accuracy_before:.1%} before, "
+        yield f"  validation accuracy {before}{result.accuracy:.1%}{'' if result.finished else ' so far'}"
+    for plot in result.plots:
+        yield f"  {plot}"
+
+
+def _runs_table(found: Sequence[RunSummary]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    heads = (
+        "run",
+        "model",
+        "trains",
+        ">accuracy",
+        ">loss",
+        ">best",
+        ">epochs",
+        ">pictures",
+        ">lr",
+        "engine",
+        ">seconds",
+    )
+
+    def shown(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    rows = [
+        (
+            run.name,
+            run.model,
+            ", ".join(run.policy) or "-",
+            shown(run.val_accuracy, ".1%"),
+            shown(run.val_loss, ".4f"),
+            shown(run.best_epoch, "d"),
+            f"{run.epochs}" if run.finished else f"{run.epochs} of {run.planned_epochs}",
+            f"{shown(run.train_samples, 'd')}+{shown(run.val_samples, 'd')}",
+            f"{run.lr:g}",
+            run.engine,
+            shown(run.seconds, ".1f"),
+        )
+        for run in found
+    ]
+    return heads, rows
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:

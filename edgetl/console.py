@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -108,6 +110,22 @@ def figure(metric: str, value: float | None, *, width: int = 0) -> str:
     else:
         shown = f"{value:.1%}" if metric in ("accuracy", "exact_match") or metric.endswith("f1") else f"{value:.4g}"
     return f"{_NAMES.get(metric, metric)} {shown:>{width}}"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return aligned lines; a head that begins with `>` stands over a column that ends flush."""
+    cells = [[head.removeprefix(">") for head in heads], *([_visible(cell) for cell in row] for row in rows)]
+    widths = [max(cell_len(row[i]) for row in cells) for i in range(len(heads))]
+
+    def padded(cell: str, i: int) -> str:
+        space = " " * (widths[i] - cell_len(cell))
+        return space + cell if heads[i].startswith(">") else cell + space
+
+    return ["  ".join(padded(cell, i) for i, cell in enumerate(row)).rstrip() for row in cells]
+
+
+def _visible(text: str) -> str:
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 class _RateColumn(ProgressColumn):

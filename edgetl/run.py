@@ -8,6 +8,7 @@ RUN/
   metrics.json     the summary, written when training ends
   validation.npz   the engine's own logits on the validation data with the best weights
   weights/best.npz, weights/last.npz
+  report.html      the page to look at; curves.png and confusion_matrix.png where matplotlib is installed
 ```
 
 Every file is written aside and renamed. An epoch is finished when `weights/last.npz` names it; a
@@ -42,6 +43,9 @@ METRICS = "metrics.json"
 VALIDATION = "validation.npz"
 BEST = "weights/best.npz"
 LAST = "weights/last.npz"
+REPORT = "report.html"
+CURVES = "curves.png"
+CONFUSION = "confusion_matrix.png"
 LOCK = ".lock"
 
 
@@ -76,6 +80,7 @@ class RunArgs:
     label_columns: tuple[str, ...] = ()
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
+    task: str = "classification"
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,17 @@ class Checkpoint:
     parameters: dict[str, NDArray[np.float32]]
     engine_state: bytes
     history: tuple[EpochEnd, ...]
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """A line of `results.csv`; what the run did not measure is None. Epoch 0 is the state before the first step."""
+
+    epoch: int
+    train_loss: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -208,6 +224,23 @@ class Run:
             writer.writerow([end.epoch, *("" if value is None else f"{value:.6g}" for value in values)])
         storage.write_text(self.path / RESULTS, text.getvalue())
 
+    def read_results(self) -> tuple[EpochResult, ...]:
+        """Read `results.csv`; empty if no epoch has been finished.
+
+        Columns that this version does not know are passed over.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        file = self.path / RESULTS
+        if not file.is_file():
+            return ()
+        try:
+            with open(file, encoding="utf-8", newline="") as stream:
+                return tuple(_epoch_result(row) for row in csv.DictReader(stream))
+        except (KeyError, ValueError, csv.Error) as error:
+            raise _damaged(file, error) from None
+
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`, whose presence says that training ended."""
         storage.write_text(self.path / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
@@ -254,6 +287,11 @@ class Run:
             return Validation(tuple(names["paths"]), tuple(names["digests"]), arrays["labels"], arrays["logits"])
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
+
+
+def _epoch_result(row: dict[str, str | None]) -> EpochResult:
+    values = (row.get(name) for name in ("train_loss", "val_loss", "val_accuracy", "seconds"))
+    return EpochResult(int(row["epoch"] or ""), *(float(value) if value else None for value in values))
 
 
 def _write_npz(file: Path, arrays: dict[str, NDArray[Any]]) -> None:

@@ -12,20 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import edgetl
-from edgetl import defaults, runtime, storage
+from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import Artifacts, Manifest, Optimizer, load_artifacts
 from edgetl.data import Dataset, Sample, Wanted, open_training, split_stratified, strata
 from edgetl.engines import Engine, open_engine, resolve_engine
 from edgetl.errors import DataError, RunError
 from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features
+from edgetl.machine import this_machine
 from edgetl.providers import resolve_provider
+from edgetl.report import report_or_note
 from edgetl.run import (
     ARGS,
     BEST,
+    CONFUSION,
+    CURVES,
     LAST,
     LOCK,
     METRICS,
+    REPORT,
     RESULTS,
     SAMPLES,
     VALIDATION,
@@ -209,6 +214,7 @@ def finetune(
         label_columns=tuple(label_column),
         target_mean=mean,
         target_std=std,
+        task=manifest.task,
     )
     samples = _describe(features, train_rows, val_rows)
     with run.lock():
@@ -262,7 +268,8 @@ def finetune(
             placement={"features": features.placement, "training": session.placement},
             rejected=tuple((item.name, item.reason) for item in features.rejected),
         )
-        run.write_metrics({**result.__dict__, "rejected": [list(item) for item in result.rejected]})
+        run.write_metrics({**schema.to_json(result), "machine": schema.to_json(this_machine())})
+        report_or_note(run, on_event)
     return result
 
 
@@ -384,7 +391,7 @@ def _begin(run: Run, args: RunArgs, samples: RunSamples, *, resume: bool, force:
     else:
         if not resume:
             storage.refuse_existing(run.path, force=force, marker=ARGS, hint="--resume or --force", besides=LOCK)
-        for name in (METRICS, VALIDATION, LAST, BEST, RESULTS, SAMPLES, ARGS):
+        for name in (REPORT, CURVES, CONFUSION, METRICS, VALIDATION, LAST, BEST, RESULTS, SAMPLES, ARGS):
             (run.path / name).unlink(missing_ok=True)
         last = None
     run.write_samples(samples)
