@@ -287,9 +287,11 @@ class _Extractor:
             decoded = self._decode(content)
         except DataError as error:
             return Rejected(sample.name, str(error))
-        tensors = self._preprocess.run(self._inputs, decoded)
+        inputs = dict(zip(self._inputs, self._preprocess.run(self._inputs, decoded), strict=True))
         if self._backbone is not None:
-            tensors = self._backbone.run(self._names, dict(zip(self._inputs, tensors, strict=True)))
+            tensors = self._backbone.run(self._names, inputs)
+        else:
+            tensors = [inputs[name] for name in self._names]
         return _Extracted(digest, b"".join(np.ascontiguousarray(tensor).tobytes() for tensor in tensors))
 
 

@@ -89,7 +89,6 @@ def metadata_of(folder: Path) -> Path | None:
 def _open(
     table: _Table, wanted: Wanted, inputs: tuple[str, ...], columns: tuple[str, ...], expected: tuple[str, ...]
 ) -> Dataset:
-    names, labels = _labels(table, replace(wanted, labels=expected or wanted.labels), columns)
     if wanted.modality == "array":
         values = np.array([[_number(table, line, column) for column in inputs] for line in table.lines])
         if wanted.shape is not None:
@@ -103,6 +102,7 @@ def _open(
     else:
         read = _text if wanted.modality == "text" else _path
         sources = [read(table, line, inputs[0]) for line in table.lines]
+    names, labels = _labels(table, replace(wanted, labels=expected or wanted.labels), columns)
     samples = tuple(
         Sample(str(source) if isinstance(source, Path) else f"{table.file.name} line {line.number}", label, source)
         for line, label, source in zip(table.lines, labels, sources, strict=True)
@@ -272,7 +272,7 @@ def _labels(table: _Table, wanted: Wanted, columns: tuple[str, ...]) -> tuple[tu
         names = known_labels(table.file, found, wanted)
         index = {name: position for position, name in enumerate(names)}
         return names, [index[name] for name in found]
-    if wanted.task == "multilabel" and len(columns) == 1:
+    if wanted.task == "multilabel" and len(columns) == 1 and columns != wanted.labels:
         sets = [_several(table, line, columns[0]) for line in table.lines]
         names = known_labels(table.file, [name for each in sets for name in each], wanted)
         return names, [tuple(float(name in each) for name in names) for each in sets]
