@@ -18,17 +18,30 @@ from edgetl.errors import EdgetlError
 
 if TYPE_CHECKING:
     from edgetl.console import Display
+    from edgetl.deployed import Prediction
     from edgetl.report import ReportResult
     from edgetl.runs import RunSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OUTPUTS = {"classification": "classes", "multilabel": "labels", "regression": "numbers"}
-
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 _threads_option = click.option(
     "--threads", type=click.IntRange(min=1), default=None, help="Cores to use.  [default: all available]"
 )
+
+
+def _column_option(name: str, what: str) -> Callable[[F], F]:
+    return click.option(
+        f"--{name}-column",
+        multiple=True,
+        metavar="NAME[,NAME]",
+        callback=lambda _, __, items: tuple(name.strip() for item in items for name in item.split(",") if name.strip()),
+        help=f"Of a table: the column of {what}, where it has another name than usual. Repeatable.",
+    )
+
+
+_label_option = _column_option("label", "the labels or numbers to learn")
+_input_option = _column_option("input", "paths, texts or numbers")
 
 
 def _provider_options(command: F) -> F:
@@ -68,9 +81,12 @@ def main() -> None:
 @click.argument("source")
 @click.option("--out", required=True, type=click.Path(), help="Directory to write.")
 @click.option("--labels", help="Class names, separated by commas.")
-@click.option("--labels-from", type=click.Path(), metavar="DATA", help="Data set whose folders name the classes.")
+@click.option("--labels-from", type=click.Path(), metavar="DATA", help="Data that name the classes.")
+@_label_option
 @click.option(
-    "--classes", type=click.IntRange(min=2), help="Number of classes; finetune takes the names from its data."
+    "--classes",
+    type=click.IntRange(min=1),
+    help="Number of classes, labels or numbers; finetune takes the names from its data.",
 )
 @click.option("--weights", type=click.Path(), metavar="FILE", help="Weights: .safetensors, or a .pt/.pth state dict.")
 @click.option(
@@ -132,7 +148,7 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     SOURCE is timm:NAME, torchvision:NAME[@WEIGHTS], hf:ID_OR_DIR, FILE.py:callable or
     module:callable returning an nn.Module, or a file MODEL.onnx, PROGRAM.pt2 or MODEL.keras.
     """
-    labels = options.pop("labels")
+    labels, label_column = options.pop("labels"), options.pop("label_column")
     if sum(value is not None for value in (labels, options["labels_from"], options["classes"])) != 1:
         raise click.UsageError("Give exactly one of --labels, --labels-from and --classes.")
     names = ("size", "resize", "crop_pct", "interpolation", "mean", "std", "channel_order")
@@ -143,10 +159,12 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 
     with _reporting(as_json) as display:
         import edgetl
+        from edgetl.targets import OUTPUTS_ARE
 
         result = edgetl.prepare(
             source,
             labels=None if labels is None else labels.split(","),
+            label_column=label_column,
             preprocessing=preprocessing,
             on_event=display,
             **options,
@@ -155,12 +173,12 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     _finish(
         as_json,
         result,
-        f"{result.artifacts} is ready: {result.outputs} {_OUTPUTS[result.task]}, "
+        f"{result.artifacts} is ready: {result.outputs} {OUTPUTS_ARE[result.task]}, "
         f"{result.size_mb:.1f} MB, in {result.seconds:.0f} s",
         f"  trains {result.trainable_parameters:,} parameters; {result.frozen_parameters:,} are frozen",
         f"  {result.trainable_macs / 1e6:,.1f} million multiply-accumulates behind the boundary, "
         f"{result.backbone_macs / 1e6:,.1f} before it",
-        f"  features per picture: {shapes} ({result.feature_kb_per_image:.1f} kB)",
+        f"  features per sample: {shapes} ({result.feature_kb_per_image:.1f} kB)",
         f"next: edgetl finetune {result.artifacts} DATA --out runs/{Path(result.artifacts).name}",
     )
 
@@ -245,6 +263,8 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     metavar="N",
     help="Samples computed at once; their gradients are added up over a batch.  [default: the batch]",
 )
+@_label_option
+@_input_option
 @_provider_options
 @click.option(
     "--cache", type=click.Path(), metavar="DIR", help="Where features are kept.  [default: the user's cache folder]"
@@ -252,23 +272,26 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 @_threads_option
 @_json_option
 def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
-    """Train ARTIFACTS on DATA, a folder with one folder of pictures per class (no PyTorch needed)."""
+    """Train ARTIFACTS on DATA: a folder with one folder per class, a table, or an .npz file (no PyTorch needed)."""
     if options["resume"] and options["force"]:
         raise click.UsageError("--resume continues a run and --force replaces it: give one of them.")
     with _reporting(as_json, interrupted=lambda display: _how_to_resume(options["out"], display)) as display:
         import edgetl
 
         result = edgetl.finetune(artifacts, data, on_event=display, **options)
-    accuracy = "no validation data" if result.val_accuracy is None else f"validation accuracy {result.val_accuracy:.1%}"
+        from edgetl.console import figure
+
+    validated = f"validation {figure(result.metric, result.val_metric)}" if result.val_samples else "no validation data"
     speed = (
         "all from the cache" if result.feature_ms_per_image is None else f"{result.feature_ms_per_image:.1f} ms each"
     )
     _finish(
         as_json,
         result,
-        f"{accuracy} (best epoch {result.best_epoch} of {result.epochs}), "
+        f"{validated} (best epoch {result.best_epoch} of {result.epochs}), "
         f"in {result.seconds:.1f} s and {result.peak_rss_mb:.0f} MB",
-        f"  {result.train_samples} pictures to train and {result.val_samples} to validate, "
+        *_others(result.val_figures, result.metric),
+        f"  {result.train_samples} samples to train and {result.val_samples} to validate, "
         f"{len(result.rejected)} left out",
         f"  features {result.feature_seconds:.1f} s ({speed}), training {result.training_seconds:.1f} s, "
         f"engine {result.engine}",
@@ -290,40 +313,47 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
 @_threads_option
 @_json_option
 def deploy(run: str, as_json: bool, **options: Any) -> None:
-    """Write RUN's best model as one ONNX file, pictures in and probabilities out, and verify it."""
+    """Write RUN's best model as one ONNX file, from a sample to its probabilities or numbers, and verify it."""
     with _reporting(as_json) as display:
         import edgetl
+        from edgetl.console import figure
 
         result = edgetl.deploy(run, on_event=display, **options)
     _finish(
         as_json,
         result,
         f"{result.model} is ready: {result.size_mb:.1f} MB, opset {result.opset}, IR {result.ir_version}",
-        f"  verified on {result.verified_samples} pictures: logits differ by {result.largest_difference:.1e} at most, "
-        f"accuracy {result.accuracy:.1%}",
-        f"next: edgetl predict {result.model} PICTURE",
+        f"  verified on {result.verified_samples} samples: logits differ by {result.largest_difference:.1e} at most, "
+        + ", ".join(figure(name, value) for name, value in list(result.figures.items())[:1]),
+        f"next: edgetl predict {result.model} INPUT",
     )
 
 
 @main.command()
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
+@_label_option
+@_input_option
 @_provider_options
 @_threads_option
 @_json_option
 def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
-    """Measure MODEL, a deployed file, on DATA, a folder with one folder of pictures per class."""
+    """Measure MODEL, a deployed file, on DATA: a folder with one folder per class, a table, or an .npz file."""
     with _reporting(as_json) as display:
         import edgetl
 
         result = edgetl.evaluate(model, data, on_event=display, **options)
-    width = max(map(len, result.recall))
+        from edgetl.console import figure
+
+    (metric, value), *_ = result.figures.items()
+    counted = f"{result.samples} samples" if result.correct is None else f"{result.correct} of {result.samples} samples"
     _finish(
         as_json,
         result,
-        f"accuracy {result.accuracy:.1%} ({result.correct} of {result.samples} pictures in {result.data})",
-        *(f"  {name:<{width}}  {recall:6.1%}  {'█' * round(20 * recall)}" for name, recall in result.recall.items()),
-        f"  {result.ms_per_image:.1f} ms per picture with {result.threads} threads, "
+        f"{figure(metric, value)} ({counted} in {result.data})",
+        *_others(result.figures, metric),
+        *_per_label(result.per_label),
+        f"  {result.ms_per_image:.1f} ms per sample with {result.threads} threads, "
         f"{result.peak_rss_mb:.0f} MB, {len(result.rejected)} left out",
         *_placements({"the model": result.placement}),
     )
@@ -333,19 +363,19 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
 @click.argument("model", type=click.Path())
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(), metavar="INPUT...")
 @click.option(
-    "--top", type=click.IntRange(min=1), default=defaults.TOP, show_default=True, help="Classes to show per picture."
+    "--top", type=click.IntRange(min=1), default=defaults.TOP, show_default=True, help="Classes to show per sample."
 )
+@_input_option
 @_provider_options
 @_threads_option
 @_json_option
 def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Classify pictures, or folders of pictures, with MODEL, a deployed file."""
+    """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, or .npz files."""
     with _reporting(as_json) as display:
         import edgetl
 
         results = edgetl.predict(model, inputs, on_event=display, **options)
-    lines = [f"{item.input}: " + ", ".join(f"{label} {p:.1%}" for label, p in item.top) for item in results]
-    _finish(as_json, {"model": model, "predictions": results}, *lines)
+    _finish(as_json, {"model": model, "predictions": results}, *(f"{item.input}: {_told(item)}" for item in results))
 
 
 @main.command()
@@ -430,6 +460,35 @@ def demo(out: str | None, as_json: bool) -> None:
     if not as_json:
         draw(result)
     _finish(as_json, result)
+
+
+def _told(item: Prediction) -> str:
+    """A prediction for people: numbers, or classes with their probabilities; a mark on labels that it gives."""
+    if item.values:
+        return ", ".join(f"{name} {value:.6g}" for name, value in item.values.items())
+    given = item.labels if len(item.labels) != 1 or item.labels[0] != item.top[0][0] else ()
+    return ", ".join(f"{label}{'*' if label in given else ''} {p:.1%}" for label, p in item.top)
+
+
+def _others(figures: dict[str, float | None], metric: str) -> Iterator[str]:
+    from edgetl.console import figure
+
+    if others := [figure(name, value) for name, value in figures.items() if name != metric]:
+        yield f"  {', '.join(others)}"
+
+
+def _per_label(per_label: dict[str, dict[str, float | None]]) -> Iterator[str]:
+    """A line for each class or label, with a bar for its recall; or for each of several numbers."""
+    from edgetl.console import figure
+
+    width = max(map(len, per_label))
+    for name, found in per_label.items():
+        if "recall" in found:
+            recall = found["recall"]
+            bar = "no samples" if recall is None else f"{recall:6.1%}  {'█' * round(20 * recall)}"
+            yield f"  {name:<{width}}  {bar}"
+        elif len(per_label) > 1:
+            yield f"  {name:<{width}}  {', '.join(figure(metric, value) for metric, value in found.items())}"
 
 
 def _placements(placement: dict[str, dict[str, float]]) -> Iterator[str]:
@@ -581,7 +640,7 @@ def _finish(as_json: bool, result: Any, *lines: str) -> None:
 def _artifacts_outline(found: dict[str, Any]) -> Iterator[str]:
     """A prepared directory: what it is, what trains, the boundary, and a line for every parameter."""
     yield from _outline({k: v for k, v in found.items() if k not in ("trainable", "frozen", "features", "files")})
-    yield "boundary, for one picture:"
+    yield "boundary, for one sample:"
     for spec in found["features"]:
         size = 4 * math.prod(spec["shape"])
         yield f"  {spec['name']}  {spec['shape']}  {size / 1e3:,.1f} kB"

@@ -3,7 +3,7 @@
 ```
 RUN/
   args.yaml        everything needed to repeat it
-  samples.json     which files were used, by content hash, and how they were split
+  samples.json     which samples were used, by content hash, and how they were split
   results.csv      one line per finished epoch
   metrics.json     the summary, written when training ends
   validation.npz   the engine's own logits on the validation data with the best weights
@@ -52,7 +52,14 @@ LOCK = ".lock"
 
 @dataclass(frozen=True, kw_only=True)
 class RunArgs:
-    """What a run was asked to do. `epochs` may grow when it is resumed; nothing else may change."""
+    """What a run was asked to do. `epochs` may grow when it is resumed; nothing else may change.
+
+    Attributes:
+        labels: names of the outputs.
+        input_columns: of a table of numbers, which ones it took.
+        label_columns: as they were given.
+        target_mean, target_std: of the training data's numbers; see `edgetl.targets.TargetEncoder`.
+    """
 
     edgetl_version: str
     artifacts: str
@@ -76,16 +83,21 @@ class RunArgs:
     micro_batch: int | None = None
     provider: str = CPU
     provider_options: dict[str, str] = field(default_factory=dict)
+    input_columns: tuple[str, ...] = ()
+    label_columns: tuple[str, ...] = ()
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
+    task: str = "classification"
 
 
 @dataclass(frozen=True)
 class RunSamples:
-    """The files a run used: content hashes and class indices, and the paths of the validation files."""
+    """The samples a run used: content hashes and labels, and the names of those that validate."""
 
     train_digests: tuple[str, ...]
-    train_labels: tuple[int, ...]
+    train_labels: tuple[int | tuple[float, ...], ...]
     val_digests: tuple[str, ...]
-    val_labels: tuple[int, ...]
+    val_labels: tuple[int | tuple[float, ...], ...]
     val_paths: tuple[str, ...]
 
 
@@ -115,15 +127,15 @@ class Validation:
     """What the engine itself computed with the best weights.
 
     Attributes:
-        paths: the files, absolute.
+        paths: the files, absolute; or the names of samples that are none.
         digests: their content hashes.
-        labels: `[N]` int64.
-        logits: `[N, classes]` float32.
+        labels: `[N]` int64 for classification, `[N, K]` float64 for other tasks.
+        logits: `[N, K]` float32; of regression, of the standardised numbers.
     """
 
     paths: tuple[str, ...]
     digests: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     logits: NDArray[np.float32]
 
 
@@ -212,9 +224,10 @@ class Run:
         """Write `results.csv`, one line per finished epoch."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["epoch", "train_loss", "val_loss", "val_accuracy", "seconds"])
+        metric = history[0].metric if history else "accuracy"
+        writer.writerow(["epoch", "train_loss", "val_loss", f"val_{metric}", "seconds"])
         for end in history:
-            values = (end.train_loss, end.val_loss, end.val_accuracy, end.seconds)
+            values = (end.train_loss, end.val_loss, end.val_metric, end.seconds)
             writer.writerow([end.epoch, *("" if value is None else f"{value:.6g}" for value in values)])
         storage.write_text(self.path / RESULTS, text.getvalue())
 

@@ -36,10 +36,10 @@ def test_the_main_job(digits: Path, digits_artifacts: Path, tmp_path: Path) -> N
     assert "epoch 3/3" in result.stderr
     result = invoke("deploy", run, "--out", model)
     assert result.exit_code == 0, result.output
-    assert "verified on 16 pictures" in result.stdout
+    assert "verified on 16 samples" in result.stdout
     result = invoke("evaluate", model, digits / "test")
     assert result.exit_code == 0, result.output
-    assert "of 634 pictures" in result.stdout
+    assert "of 634 samples" in result.stdout
     picture = next((digits / "test" / "7").iterdir())
     result = invoke("predict", model, picture, "--top", 2)
     assert result.stdout.startswith(f"{picture}: ")

@@ -19,7 +19,7 @@ DEVICE_MODULES = sorted(
 # lower may not know of higher
 ORDER = ["errors", "defaults", "metrics", "schema", "events", "storage", "artifacts", "targets", "schedule",
          "rate", "runtime", "machine", "providers", "graphs", "initialization", "data", "engines", "features", "run",
-         "runs", "report", "train", "deployed", "deployment", "inspection",
+         "runs", "report", "loop", "train", "deployed", "deployment", "inspection",
          "doctor", "console", "cli"]  # fmt: skip
 
 BLOCK = """

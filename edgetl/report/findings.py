@@ -68,7 +68,8 @@ class Findings:
     Attributes:
         before: the state before the first step (epoch 0), if it was measured.
         best: the best epoch; None if no epoch was finished.
-        measured: None without validation pictures, and before training has ended.
+        measured: None without validation pictures, before training has ended, and of tasks other than
+            classification.
         weights_mb: size of the best weights' file, 10^6 bytes.
     """
 
@@ -103,9 +104,10 @@ def gather(run: Run) -> Findings:
     """
     args, samples, results, figures = run.read_args(), run.read_samples(), run.read_results(), run.read_metrics()
     finished = is_finished(figures, results)
-    # without validation pictures that file holds training pictures, which say nothing about the model's worth;
+    # without validation samples that file holds training samples, which say nothing about the model's worth;
     # of a run that is being continued it is of an earlier best epoch
-    validated = finished and bool(samples and samples.val_digests) and (run.path / VALIDATION).is_file()
+    proven = finished and bool(samples and samples.val_digests) and (run.path / VALIDATION).is_file()
+    validated = args.task == "classification" and proven
     weights = run.path / BEST
     return Findings(
         path=run.path,

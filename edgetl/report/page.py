@@ -29,7 +29,15 @@ _EPOCH_ROWS = 500
 _LEFT_OUT = 100
 _MANY = 14
 _DEEP = 0.88
-_WORDS = {"lr": "learning rate"}
+_WORDS = {
+    "lr": "learning rate",
+    "macro_f1": "Macro F1",
+    "micro_f1": "Micro F1",
+    "exact_match": "Exact match",
+    "r2": "R²",
+    "mae": "Mean absolute error",
+    "rmse": "Root mean squared error",
+}
 _TOLD_ELSEWHERE = (
     *("edgetl_version", "artifacts", "artifacts_sha256", "data", "val", "val_fraction", "labels"),
     *("engine", "provider", "provider_options"),
@@ -127,6 +135,8 @@ def _tiles(findings: Findings) -> str:
 
 def _accuracy_tile(findings: Findings) -> str:
     best, before = findings.best, findings.before
+    if findings.args.task != "classification":
+        return _figures_tiles(findings)
     if best is None or best.val_accuracy is None:
         why = "no epoch is finished yet" if best is None else "no pictures were kept for validation"
         return _tile("Accuracy", text.MISSING, f"{why}; <code>edgetl evaluate</code> measures a deployed model")
@@ -146,6 +156,17 @@ def _accuracy_tile(findings: Findings) -> str:
     if best.epoch == 0 and len(findings.results) > 1:
         small = f"at the start, which no epoch bettered: {small}"
     return _tile("Accuracy", figure, small)
+
+
+def _figures_tiles(findings: Findings) -> str:
+    """What was measured of several labels or of numbers, by its names."""
+    measured = (findings.metrics or {}).get("val_figures") or {}
+    where = f"on {text.count(findings.val_count)} validation samples, with the best weights"
+    shares = findings.args.task == "multilabel"
+    return "".join(
+        _tile(_WORDS.get(name, name), text.percent(value) if shares else text.number(value), where)
+        for name, value in measured.items()
+    )
 
 
 def _tile(title: str, figure: str, small: str) -> str:
@@ -382,7 +403,7 @@ def _settings(findings: Findings) -> Iterator[tuple[str, str]]:
     if samples and (common := _common(samples.val_paths)):
         yield "validated on", common
     for name, value in schema.to_json(args).items():
-        if name not in _TOLD_ELSEWHERE and value not in (None, {}):
+        if name not in _TOLD_ELSEWHERE and value not in (None, {}, []):
             yield _WORDS.get(name, name.replace("_", " ")), _plain(value)
 
 
