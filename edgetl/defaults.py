@@ -6,6 +6,7 @@ LEARNING_RATE = 1e-3
 INIT = "auto"
 INIT_BATCH = 256
 SCHEDULE = "constant"
+VIEWS = 4
 WARMUP = 0.0
 SEED = 0
 VAL_FRACTION = 0.2

@@ -14,10 +14,11 @@ import edgetl
 from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import Artifacts, Optimizer, load_artifacts
 from edgetl.data import Dataset, Sample, Wanted, open_training, split_stratified, strata
+from edgetl.data.augment import Views
 from edgetl.engines import resolve_engine
 from edgetl.errors import DataError, RunError
 from edgetl.events import Note, OnEvent, Stage, ignore
-from edgetl.features import FeatureSet, Rejected, extract_features
+from edgetl.features import FeatureSet, Rejected, extract_features, extract_views
 from edgetl.loop import Job, best_epoch, find_learning_rate, initial_head, prove, train
 from edgetl.machine import this_machine
 from edgetl.providers import resolve_provider
@@ -107,6 +108,9 @@ def finetune(
     patience: int | None = None,
     label_smoothing: float = 0.0,
     class_weights: str | None = None,
+    augment: str | None = None,
+    views: int = defaults.VIEWS,
+    flip: bool = True,
     seed: int = defaults.SEED,
     resume: bool = False,
     force: bool = False,
@@ -120,6 +124,7 @@ def finetune(
     provider_options: Mapping[str, str] | None = None,
     allow_fallback: bool = False,
     cache: str | Path | None = None,
+    cache_precision: str = "float32",
     threads: int | None = None,
     on_event: OnEvent = ignore,
 ) -> FinetuneResult:
@@ -145,6 +150,9 @@ def finetune(
         label_smoothing: see `edgetl.targets.TargetEncoder`; for classification.
         class_weights: `balanced` lets every class count alike, however many samples it has; for
             classification.
+        augment: `light` or `strong`: `views` other views of each training sample are put into the cache,
+            and every epoch draws one of them, or the sample itself (`edgetl.data.augment`); `flip` says
+            whether pictures may be mirrored.
         resume: continue the run at `out` from its last finished epoch (or begin, if there is none),
             with the same result as an uninterrupted one.
         force: replace the run at `out`.
@@ -156,6 +164,7 @@ def finetune(
             and, where it takes it, the training step; with `provider_options`.
         allow_fallback: use the CPU where the provider is missing or refuses.
         cache: where features are kept; default `edgetl.features.default_cache_directory()`.
+        cache_precision: `float16` halves the cache and rounds the features.
         threads: how many cores to use; default all that this process may.
         on_event: receives progress (see `edgetl.events`).
 
@@ -195,11 +204,15 @@ def finetune(
         cache=Path(cache) if cache else None,
         threads=threads,
         provider=where,
+        precision=cache_precision,
         on_event=on_event,
     )
     _report_rejected(features.rejected, on_event)
     labels = _labels(manifest.task, features)
     train_rows, val_rows = _divide(features, manifest.task, train_set, val_set, val_fraction, seed)
+    if augment is not None:
+        on_event(Stage(f"{views} views of each"))
+        features = extract_views(features, train_rows, Views(augment, views, seed, flip), on_event)
     duplicates = _report_duplicates(features, train_rows, val_rows, on_event)
     mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
 
@@ -220,6 +233,10 @@ def finetune(
         patience=patience,
         label_smoothing=label_smoothing,
         class_weights=class_weights,
+        augment=augment,
+        views=views if augment else 0,
+        flip=flip,
+        cache_precision=cache_precision,
         seed=seed,
         engine=engine,
         optimizer=Optimizer(
@@ -246,7 +263,7 @@ def finetune(
         is_new = not (resume and (run.path / LAST).is_file())
         initial = initial_head(job) if is_new else {}
         if args.lr == 0:
-            job = replace(job, args=replace(args, lr=find_learning_rate(job, initial)))
+            job = replace(job, args=replace(args, lr=find_learning_rate(job)))
         last = _begin(run, job.args, samples, resume=resume, force=force)
         session = job.open_engine(last.engine_state if last else None, initial)
         history = train(job, run, session, last)
@@ -339,6 +356,10 @@ def _check_same(
         "patience",
         "label_smoothing",
         "class_weights",
+        "augment",
+        "views",
+        "flip",
+        "cache_precision",
         "seed",
         "engine",
         "optimizer",
