@@ -260,7 +260,7 @@ class _Extractor:
         self._artifacts = artifacts
         self._store = store
         self._names = [spec.name for spec in artifacts.manifest.features]
-        self._input = artifacts.manifest.inputs[0].name
+        self._inputs = [spec.name for spec in artifacts.manifest.inputs]
         self._preprocess = runtime.open_session(artifacts.file(PREPROCESS))
         self._backbone = None
         if artifacts.has_backbone:
@@ -284,9 +284,11 @@ class _Extractor:
             pixels = read_rgb(data)
         except DataError as error:
             return Rejected(sample.path, str(error))
-        tensors = self._preprocess.run(None, {"image": pixels})
+        inputs = dict(zip(self._inputs, self._preprocess.run(self._inputs, {"image": pixels}), strict=True))
         if self._backbone is not None:
-            tensors = self._backbone.run(self._names, {self._input: tensors[0]})
+            tensors = self._backbone.run(self._names, inputs)
+        else:
+            tensors = [inputs[name] for name in self._names]
         return _Extracted(digest, b"".join(np.ascontiguousarray(tensor).tobytes() for tensor in tensors))
 
 

@@ -40,8 +40,8 @@ class PrepareResult:
 
     Attributes:
         labels: class names; empty if only their number is known.
-        features: the boundary's tensors with their shape per image.
-        feature_kb_per_image: what the cache keeps for each image, 10^3 bytes.
+        features: the boundary's tensors with their shape per sample.
+        feature_kb_per_image: what the cache keeps for each sample, 10^3 bytes.
         trainable_parameters, frozen_parameters: numbers of elements.
         backbone_macs, trainable_macs: multiply-accumulates for one image, before and behind the
             boundary.
@@ -58,7 +58,8 @@ class PrepareResult:
     frozen_parameters: int
     backbone_macs: int
     trainable_macs: int
-    preprocessing: Preprocessing
+    modality: str
+    preprocessing: Preprocessing | None
     size_mb: float
     seconds: float
     peak_rss_mb: float
@@ -121,13 +122,14 @@ def prepare(
     on_event(Stage("cutting"))
     network = heads.replace_head(loaded.model, count, loaded.parameters, head)
     trainable = policy.trainable_parameters(network, train)
-    parts = split.split(network, trainable, image=loaded.preprocessing)
+    parts = split.split(network, trainable)
 
     if found := obstacles(parts.trainable, trainable):
-        raise ModelError(_hindered(found, network, loaded.preprocessing))
+        raise ModelError(_hindered(found, network))
 
     with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
-        build_preprocess(loaded.preprocessing, parts.inputs[0].name, directory / PREPROCESS)
+        if loaded.preprocessing is not None:
+            build_preprocess(loaded.preprocessing, parts.inputs[0].name, directory / PREPROCESS)
         if parts.backbone is not None:
             (directory / BACKBONE).write_bytes(parts.backbone.SerializeToString())
         (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
@@ -143,7 +145,7 @@ def prepare(
             task=task,
             labels=names,
             outputs=count,
-            modality="image",
+            modality=loaded.modality,
             preprocessing=loaded.preprocessing,
             inputs=parts.inputs,
             features=parts.features,
@@ -168,11 +170,12 @@ def prepare(
         loss=loss,
         outputs=count,
         features=parts.features,
-        feature_kb_per_image=sum(4 * spec.elements for spec in parts.features) / 1e3,
+        feature_kb_per_image=sum(spec.nbytes for spec in parts.features) / 1e3,
         trainable_parameters=sum(spec.elements for spec in parts.parameters),
         frozen_parameters=sum(spec.elements for spec in parts.frozen),
         backbone_macs=parts.backbone_macs,
         trainable_macs=parts.trainable_macs,
+        modality=loaded.modality,
         preprocessing=loaded.preprocessing,
         size_mb=size / 1e6,
         seconds=time.monotonic() - started,
@@ -180,7 +183,7 @@ def prepare(
     )
 
 
-def _hindered(found: Sequence[Obstacle], network: Network, image: Preprocessing) -> str:
+def _hindered(found: Sequence[Obstacle], network: Network) -> str:
     """Say which operators cannot be trained through, and which policies need not."""
     from edgetl.preparation import policy, split
     from edgetl.preparation.decompose import obstacles
@@ -189,7 +192,7 @@ def _hindered(found: Sequence[Obstacle], network: Network, image: Preprocessing)
     for name in ("norm", "bias", *(f"last:{count}" for count in range(1, len(policy.blocks(network)) + 1))):
         try:
             trainable = policy.trainable_parameters(network, [name])
-            if obstacles(split.split(network, trainable, image=image).trainable, trainable):
+            if obstacles(split.split(network, trainable).trainable, trainable):
                 raise ModelError(name)
         except ModelError:
             if name.startswith("last"):
