@@ -25,7 +25,8 @@ FACTORY = """
 from torch import nn
 
 def build():
-    return nn.Sequential(nn.Conv1d(6, 8, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 4))
+    front = nn.Sequential(nn.Conv1d(6, 8, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    return nn.Sequential(front, nn.Linear(8, 4))
 """
 
 
