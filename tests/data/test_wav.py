@@ -1,32 +1,14 @@
-import io
 import math
 import struct
-import wave
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recordings import RATE, tone, wav
 
 from edgetl.data.audio import read_wav, resample
 from edgetl.errors import DataError
-
-RATE = 16000
-
-
-def wav(values: np.ndarray, width: int = 2, rate: int = RATE) -> bytes:
-    """`[n]` or `[n, channels]` in -1..1, as integers."""
-    values = values.reshape(len(values), -1)
-    if width == 1:
-        frames = np.round(values * 127 + 128).astype(np.uint8).tobytes()
-    else:
-        integers = np.round(values * (2 ** (8 * width - 1) - 1)).astype(np.int64)
-        frames = b"".join(int(v).to_bytes(width, "little", signed=True) for v in integers.reshape(-1))
-    stream = io.BytesIO()
-    with wave.open(stream, "wb") as file:
-        file.setparams((values.shape[1], width, rate, 0, "NONE", ""))
-        file.writeframes(frames)
-    return stream.getvalue()
 
 
 def riff(form: bytes, frames: bytes, between: bytes = b"") -> bytes:
@@ -37,10 +19,6 @@ def riff(form: bytes, frames: bytes, between: bytes = b"") -> bytes:
 def form(kind: int = 1, channels: int = 1, rate: int = RATE, bits: int = 16) -> bytes:
     block = channels * bits // 8
     return struct.pack("<HHIIHH", kind, channels, rate, rate * block, block, bits)
-
-
-def tone(count: int, hertz: float = 440, rate: int = RATE) -> np.ndarray:
-    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(count) / rate)
 
 
 @pytest.mark.parametrize(("width", "tolerance"), [(1, 1e-2), (2, 1e-4), (3, 1e-6), (4, 1e-6)])
