@@ -215,15 +215,36 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     show_default=True,
     help="Share of each class kept for validation.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=defaults.EPOCHS, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=0), default=defaults.EPOCHS, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=defaults.BATCH_SIZE, show_default=True)
 @click.option(
     "--lr",
-    type=click.FloatRange(min=0, min_open=True),
-    default=defaults.LEARNING_RATE,
+    default=f"{defaults.LEARNING_RATE:g}",
     show_default=True,
-    help="Learning rate.",
+    metavar="RATE|auto",
+    callback=lambda _, __, text: None if text == "auto" else _positive(text, "--lr"),
+    help="Learning rate, the schedule's largest; auto tries several.",
 )
+@click.option(
+    "--init",
+    type=click.Choice(["auto", "zero", "prototype", "ridge"]),
+    default=defaults.INIT,
+    show_default=True,
+    help="How a new head begins: at zero, or in closed form from the features.",
+)
+@click.option(
+    "--schedule", type=click.Choice(["constant", "linear", "cosine"]), default=defaults.SCHEDULE, show_default=True
+)
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0, 1),
+    default=defaults.WARMUP,
+    show_default=True,
+    help="Share of all steps over which the rate rises.",
+)
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better one.")
+@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
+@click.option("--class-weights", type=click.Choice(["balanced"]), help="Let every class count alike.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -550,6 +571,16 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a list of numbers", param_hint=option) from None
+
+
+def _positive(text: str, option: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise click.BadParameter(f"{text!r} is not a positive number", param_hint=option)
+    return value
 
 
 def _text_pair(item: str, option: str) -> tuple[str, str]:

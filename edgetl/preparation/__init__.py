@@ -179,6 +179,7 @@ def prepare(
             frozen=parts.frozen,
             backbone_macs=parts.backbone_macs,
             trainable_macs=parts.trainable_macs,
+            head=heads.linear_head(network, parts.trainable),
             loss=loss,
             optimizer=optimizer,
             engines=engines,
