@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from edgetl import defaults, schema, storage
 from edgetl.errors import ArtifactsError
 
@@ -39,7 +41,10 @@ SAMPLE_WEIGHTS = "sample_weights"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor's name, its shape for one sample (without the batch axis) and its numpy type name."""
+    """A tensor's name, its shape for one sample (without the batch axis) and its numpy type name.
+
+    Of a network's inputs a size is -1 where it differs from sample to sample, as a text's length may.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -49,6 +54,11 @@ class TensorSpec:
     def elements(self) -> int:
         """Number of elements for one sample."""
         return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes for one sample."""
+        return self.elements * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,11 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     channel_order: str = "rgb"
     crop_corner: str = "even"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What a network takes of a picture so prepared; its graph may use another name."""
+        return (TensorSpec("pixels", (self.channels, self.height, self.width)),)
 
 
 @dataclass(frozen=True)

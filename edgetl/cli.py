@@ -129,6 +129,21 @@ def main() -> None:
     help="Order in which the network takes colours.  [default: the model's]",
 )
 @click.option(
+    "--modality",
+    type=click.Choice(["image", "audio", "array"]),
+    default="image",
+    show_default=True,
+    help="What a sample is: a picture, a recording (the network gets its log-mel spectrogram), or numbers.",
+)
+@click.option("--input-shape", metavar="N[,N]", help="Of --modality array: the shape of one sample.")
+@click.option(
+    "--audio-arg",
+    "audio",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of --modality audio: sample_rate, seconds, n_fft, hop_length, mels, ... (docs/data.md). Repeatable.",
+)
+@click.option(
     "--task",
     type=click.Choice(["classification", "multilabel", "regression"]),
     default="classification",
@@ -155,7 +170,10 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     preprocessing = {name: options.pop(name) for name in names}
     for name in ("mean", "std"):
         preprocessing[name] = _numbers(preprocessing[name], f"--{name}")
-    options["model_args"] = dict(_key_value(item) for item in options["model_args"])
+    options["model_args"] = dict(_key_value(item, "--model-arg") for item in options["model_args"])
+    options["audio"] = dict(_key_value(item, "--audio-arg") for item in options["audio"])
+    if options["input_shape"] is not None:
+        options["input_shape"] = tuple(map(int, _numbers(options["input_shape"], "--input-shape") or ()))
 
     with _reporting(as_json) as display:
         import edgetl
@@ -588,10 +606,10 @@ def _text_pair(item: str, option: str) -> tuple[str, str]:
     return key, value
 
 
-def _key_value(item: str) -> tuple[str, Any]:
+def _key_value(item: str, option: str) -> tuple[str, Any]:
     import ast
 
-    key, value = _text_pair(item, "--model-arg")
+    key, value = _text_pair(item, option)
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -17,6 +17,7 @@ from edgetl.artifacts import (
     PREPROCESS,
     SCHEMA_VERSION,
     TRAINABLE,
+    AudioPreprocessing,
     Manifest,
     Optimizer,
     Preprocessing,
@@ -24,6 +25,7 @@ from edgetl.artifacts import (
     save_manifest,
 )
 from edgetl.data import label_names
+from edgetl.data.decode import ARRAY, AUDIO, IMAGE
 from edgetl.errors import EdgetlError, ModelError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.targets import OUTPUTS_ARE, TASKS
@@ -40,8 +42,8 @@ class PrepareResult:
 
     Attributes:
         labels: class names; empty if only their number is known.
-        features: the boundary's tensors with their shape per image.
-        feature_kb_per_image: what the cache keeps for each image, 10^3 bytes.
+        features: the boundary's tensors with their shape per sample.
+        feature_kb_per_image: what the cache keeps for each sample, 10^3 bytes.
         trainable_parameters, frozen_parameters: numbers of elements.
         backbone_macs, trainable_macs: multiply-accumulates for one image, before and behind the
             boundary.
@@ -58,7 +60,9 @@ class PrepareResult:
     frozen_parameters: int
     backbone_macs: int
     trainable_macs: int
-    preprocessing: Preprocessing
+    modality: str
+    preprocessing: Preprocessing | None
+    audio: AudioPreprocessing | None
     size_mb: float
     seconds: float
     peak_rss_mb: float
@@ -77,6 +81,9 @@ def prepare(
     train: Sequence[str] = ("head",),
     head: str | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    modality: str = "image",
+    input_shape: Sequence[int] | None = None,
+    audio: Mapping[str, Any] | None = None,
     task: str = "classification",
     loss: str | None = None,
     force: bool = False,
@@ -98,6 +105,10 @@ def prepare(
         head: the classifier's name where the graph alone does not tell.
         preprocessing: fields of `edgetl.artifacts.Preprocessing` that replace the model's own, and
             `size` (pixels, or height and width) and `crop_pct` for convenience.
+        modality: what a sample is: `image`, `audio` (a recording, of which the network gets a log-mel
+            spectrogram) or `array` (numbers of any shape).
+        input_shape: of an array.
+        audio: fields of `edgetl.artifacts.AudioPreprocessing` that replace its defaults.
         task: `classification` (each sample has one class), `multilabel` (any number of them) or
             `regression` (one or more numbers).
         loss: default cross-entropy, binary cross-entropy or mean squared error; `l1` for regression.
@@ -113,22 +124,37 @@ def prepare(
     storage.refuse_existing(target, force=force, marker=MANIFEST)
 
     from edgetl.preparation import gradients, heads, policy, split
+    from edgetl.preparation.audio import audio_preprocessing, build_audio
     from edgetl.preparation.decompose import obstacles
-    from edgetl.preparation.preprocess import build_preprocess
+    from edgetl.preparation.preprocess import build_array, build_preprocess
     from edgetl.preparation.sources import load_source
 
+    spectrogram = audio_preprocessing(audio or {}) if modality == AUDIO else None
     on_event(Stage("loading and exporting"))
-    loaded = load_source(source, weights=weights, model_args=model_args or {}, overrides=preprocessing or {})
+    loaded = load_source(
+        source,
+        weights=weights,
+        model_args=model_args or {},
+        overrides=preprocessing or {},
+        modality=modality,
+        inputs=_inputs(modality, input_shape, spectrogram),
+    )
     on_event(Stage("cutting"))
     network = heads.replace_head(loaded.model, count, loaded.parameters, head)
     trainable = policy.trainable_parameters(network, train)
-    parts = split.split(network, trainable, image=loaded.preprocessing)
+    parts = split.split(network, trainable)
 
     if found := obstacles(parts.trainable, trainable):
-        raise ModelError(_hindered(found, network, loaded.preprocessing))
+        raise ModelError(_hindered(found, network))
 
     with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
-        build_preprocess(loaded.preprocessing, parts.inputs[0].name, directory / PREPROCESS)
+        entrance = parts.inputs[0]
+        if loaded.preprocessing is not None:
+            build_preprocess(loaded.preprocessing, entrance.name, directory / PREPROCESS)
+        elif spectrogram is not None:
+            build_audio(spectrogram, entrance.name, directory / PREPROCESS)
+        else:
+            build_array(entrance.shape, entrance.name, directory / PREPROCESS)
         if parts.backbone is not None:
             (directory / BACKBONE).write_bytes(parts.backbone.SerializeToString())
         (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
@@ -144,7 +170,7 @@ def prepare(
             task=task,
             labels=names,
             outputs=count,
-            modality="image",
+            modality=loaded.modality,
             preprocessing=loaded.preprocessing,
             inputs=parts.inputs,
             features=parts.features,
@@ -159,6 +185,7 @@ def prepare(
             engines=engines,
             opset=defaults.OPSET,
             ir_version=defaults.IR_VERSION,
+            audio=spectrogram,
             files={file.relative_to(directory).as_posix(): storage.sha256_file(file) for file in files},
         )
         save_manifest(directory, manifest)
@@ -170,19 +197,32 @@ def prepare(
         loss=loss,
         outputs=count,
         features=parts.features,
-        feature_kb_per_image=sum(4 * spec.elements for spec in parts.features) / 1e3,
+        feature_kb_per_image=sum(spec.nbytes for spec in parts.features) / 1e3,
         trainable_parameters=sum(spec.elements for spec in parts.parameters),
         frozen_parameters=sum(spec.elements for spec in parts.frozen),
         backbone_macs=parts.backbone_macs,
         trainable_macs=parts.trainable_macs,
+        modality=loaded.modality,
         preprocessing=loaded.preprocessing,
+        audio=spectrogram,
         size_mb=size / 1e6,
         seconds=time.monotonic() - started,
         peak_rss_mb=runtime.peak_rss_mb(),
     )
 
 
-def _hindered(found: Sequence[Obstacle], network: Network, image: Preprocessing) -> str:
+def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessing | None) -> tuple[TensorSpec, ...]:
+    """What the network takes for one sample; empty for pictures, whose source says it."""
+    if modality not in (IMAGE, AUDIO, ARRAY):
+        raise EdgetlError(f"there is no modality {modality!r}: choose one of {IMAGE}, {AUDIO} and {ARRAY}")
+    if (shape is not None) != (modality == ARRAY) or (shape is not None and not (shape and min(shape) > 0)):
+        raise EdgetlError("the modality array, and no other, takes --input-shape: positive sizes such as 6,128")
+    if audio is not None:
+        return (TensorSpec("spectrogram", audio.shape),)
+    return () if shape is None else (TensorSpec("values", tuple(shape)),)
+
+
+def _hindered(found: Sequence[Obstacle], network: Network) -> str:
     """Say which operators cannot be trained through, and which policies need not."""
     from edgetl.preparation import policy, split
     from edgetl.preparation.decompose import obstacles
@@ -191,7 +231,7 @@ def _hindered(found: Sequence[Obstacle], network: Network, image: Preprocessing)
     for name in ("norm", "bias", *(f"last:{count}" for count in range(1, len(policy.blocks(network)) + 1))):
         try:
             trainable = policy.trainable_parameters(network, [name])
-            if obstacles(split.split(network, trainable, image=image).trainable, trainable):
+            if obstacles(split.split(network, trainable).trainable, trainable):
                 raise ModelError(name)
         except ModelError:
             if name.startswith("last"):

@@ -1,7 +1,8 @@
-"""preprocess.onnx: an upright RGB picture of any size to the network's input."""
+"""preprocess.onnx: an upright RGB picture of any size, or an array, to the network's input."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgetl.artifacts import Preprocessing
-from edgetl.data.decode import IMAGE
+from edgetl.data.decode import ARRAY, IMAGE
 from edgetl.errors import ModelError
 from edgetl.graphs import make_model
 
@@ -140,3 +141,20 @@ def _center_crop(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
     corner = graph.add("Cast", [whole], to=TensorProto.INT64)
     end = graph.add("Add", [corner, crop])
     return graph.add("Slice", [pixels, corner, end, graph.integers(2, 3)])
+
+
+def build_array(shape: Sequence[int], output: str, file: Path) -> None:
+    """Write the graph `array` `[*shape]` float32 → `output` `[1, *shape]`: it enters as it is."""
+    graph = _Builder()
+    graph.add("Unsqueeze", [ARRAY, graph.integers(0)], output=output)
+    model = make_model(
+        helper.make_graph(
+            graph.nodes,
+            "preprocess",
+            [helper.make_tensor_value_info(ARRAY, TensorProto.FLOAT, list(shape))],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, *shape])],
+            initializer=graph.constants,
+        )
+    )
+    onnx.checker.check_model(model)
+    file.write_bytes(model.SerializeToString())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgetl.graphs import node_inputs, prune
-from edgetl.preparation.graph import GraphIndex
-from edgetl.preparation.run import run_graph
+from edgetl.preparation.graph import GraphIndex, graph_inputs
+from edgetl.preparation.run import draw, run_graph
 
 
 def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
@@ -48,15 +48,12 @@ def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
     return result
 
 
-def fix_shapes(model: onnx.ModelProto, size: Sequence[int]) -> onnx.ModelProto:
+def fix_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with constants where Reshape gets a computed shape in which only the batch varies.
 
     Batches of 2 and 3 are run to see the shapes. Runtimes can then infer what follows, which
     onnxruntime-training needs: of a shape that it does not know it takes the wrong gradient of a
-    broadcast.
-
-    Args:
-        size: of one sample, `(C, H, W)`.
+    broadcast. A shape in which the length of the samples varies too is left as it is.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -64,8 +61,10 @@ def fix_shapes(model: onnx.ModelProto, size: Sequence[int]) -> onnx.ModelProto:
     constants = {tensor.name for tensor in graph.initializer}
     computed = [n for n in graph.node if n.op_type == "Reshape" and n.input[1] not in constants]
     names = list(dict.fromkeys(node.input[1] for node in computed))
+    inputs = graph_inputs(graph)
     two, three = (
-        dict(zip(names, run_graph(model, names, np.zeros((batch, *size), np.float32)), strict=True)) for batch in (2, 3)
+        dict(zip(names, run_graph(model, names, draw(inputs, batch, length=length)), strict=True))
+        for batch, length in ((2, 5), (3, 7))
     )
     for node in computed:
         shape, other = two[node.input[1]], three[node.input[1]]

@@ -53,7 +53,7 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
     pictures = rng.standard_normal((BATCH, image.channels, image.height, image.width)).astype(np.float32)
     targets = rng.integers(0, CLASSES, BATCH)
     network = with_calm_head(moved_from_symmetry(network), pictures)
-    parts = split.split(network, trainable, image=image)
+    parts = split.split(network, trainable)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     gradients.generate(parts.trainable, trainable, "cross_entropy", Optimizer(), directory)
@@ -118,7 +118,7 @@ def moved_from_symmetry(network: Network) -> Network:
 
 def with_calm_head(network: Network, pictures: np.ndarray) -> Network:
     """Scale the head so that the logits are about 1: random weights may let them explode, and the loss saturate."""
-    (logits,) = run_graph(network.model, [BATCH_LOGITS], pictures)
+    (logits,) = run_graph(network.model, [BATCH_LOGITS], {network.model.graph.input[0].name: pictures})
     size = float(logits.std())
     values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer if t.name in network.head}
     replace_parameters(network.model.graph, {name: (value / size).astype(np.float32) for name, value in values.items()})

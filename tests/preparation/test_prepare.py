@@ -98,7 +98,7 @@ def test_an_onnx_file_and_a_module_give_the_same_parts(source: Path, tmp_path: P
     exec(SOURCE, namespace)
     from edgetl.artifacts import Preprocessing
 
-    model, _ = export(namespace["build"](), Preprocessing(12, 12, resize_size=12))  # type: ignore[operator]
+    model, _ = export(namespace["build"](), Preprocessing(12, 12, resize_size=12).inputs)  # type: ignore[operator]
     onnx.save(model, tmp_path / "net.onnx")
     first = prepare(str(tmp_path / "net.onnx"), out=tmp_path / "a", classes=4)
     prepare(f"{source}:build", out=tmp_path / "b", classes=4, preprocessing=SIZE)

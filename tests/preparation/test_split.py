@@ -32,7 +32,7 @@ class Branches(nn.Module):
 @pytest.fixture(scope="module")
 def network() -> object:
     torch.manual_seed(0)
-    model, parameters = export(Branches(), SMALL)
+    model, parameters = export(Branches(), SMALL.inputs)
     return replace_head(model, 3, parameters)
 
 
@@ -46,7 +46,7 @@ def network() -> object:
     ],
 )
 def test_both_parts_give_what_the_whole_gives(network, trainable: list[str], boundary: list[tuple[int, ...]]) -> None:
-    parts = split(network, trainable, image=SMALL)
+    parts = split(network, trainable)
     assert sorted(spec.shape for spec in parts.features) == sorted(boundary)
     assert (parts.backbone is None) == (boundary == [(3, 8, 8)])
     assert [spec.name for spec in parts.parameters] == trainable
@@ -64,5 +64,5 @@ def test_both_parts_give_what_the_whole_gives(network, trainable: list[str], bou
 
 
 def test_what_is_frozen_is_counted(network) -> None:
-    parts = split(network, ["head.weight", "head.bias"], image=SMALL)
+    parts = split(network, ["head.weight", "head.bias"])
     assert sum(spec.elements for spec in parts.frozen) == (3 * 4 * 9 + 4) + (4 * 4 * 9 + 4) + (4 * 4 + 4)
