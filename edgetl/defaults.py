@@ -5,6 +5,7 @@ BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
 INIT = "auto"
 INIT_BATCH = 256
+RIDGE_FROM = 10  # samples of each class, on average; benchmarks/README.md has the table
 SCHEDULE = "constant"
 VIEWS = 4
 WARMUP = 0.0

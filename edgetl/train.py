@@ -143,7 +143,8 @@ def finetune(
         lr: the largest learning rate of the schedule; None tries several on the training data and takes
             the best (`edgetl.rate`).
         init: how a new head begins: `zero`, or in closed form from the features, `prototype` or `ridge`
-            (`edgetl.initialization`); `auto` is `ridge` where the head is a linear layer.
+            (`edgetl.initialization`); `auto` is `prototype` for few samples of each class, or else `ridge`,
+            and `zero` where the head is not a linear layer.
         schedule: of the learning rate, one of `edgetl.schedule.SCHEDULES`, behind `warmup`, a share of
             all steps.
         patience: stop after so many epochs in a row without a better one.
@@ -256,7 +257,7 @@ def finetune(
     )
     samples = _describe(features, train_rows, val_rows)
     with run.lock():
-        args = _settled(run, args, prepared, resume=resume)
+        args = _settled(run, args, prepared, len(train_rows), resume=resume)
         job = Job(prepared, args, features, labels, train_rows, val_rows, threads, where, on_event)
         on_event(Stage("training"))
         training_started = time.monotonic()
@@ -299,17 +300,25 @@ def finetune(
     return result
 
 
-def _settled(run: Run, args: RunArgs, prepared: Artifacts, *, resume: bool) -> RunArgs:
+def _settled(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, resume: bool) -> RunArgs:
     """Settle what the user left open, by the artifacts, or as the run to be resumed has it."""
     if args.task != "classification" and (args.label_smoothing or args.class_weights or args.init == "prototype"):
         raise RunError(
             f"--label-smoothing, --class-weights and --init prototype are for one class per sample, not for {args.task}"
         )
     if args.init == "auto":
-        args = replace(args, init="ridge" if prepared.manifest.head else "zero")
+        args = replace(args, init=_best_initialization(prepared, args, samples))
     if args.lr == 0 and resume and (run.path / ARGS).is_file():
         args = replace(args, lr=run.read_args().lr)
     return args
+
+
+def _best_initialization(prepared: Artifacts, args: RunArgs, samples: int) -> str:
+    """Return the initialization that benchmarks/initialization.py found best for so many training samples."""
+    if prepared.manifest.head is None:
+        return "zero"
+    few = samples < defaults.RIDGE_FROM * prepared.manifest.outputs
+    return "prototype" if few and args.task == "classification" else "ridge"
 
 
 def _labels(task: str, features: FeatureSet) -> NDArray[Any]:
