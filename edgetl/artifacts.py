@@ -194,6 +194,14 @@ class Head:
 
 
 @dataclass(frozen=True)
+class StepMemory:
+    """What a training step of the portable engine holds at once, 10^6 bytes: `fixed_mb + N·per_sample_mb`."""
+
+    fixed_mb: float
+    per_sample_mb: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a prepared directory says of itself; see docs/artifacts.md for each field.
 
@@ -239,6 +247,7 @@ class Manifest:
     ir_version: int
     files: dict[str, str]
     head: Head | None = None
+    step_memory: StepMemory | None = None
     audio: AudioPreprocessing | None = None
 
 
