@@ -246,6 +246,22 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 @click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
 @click.option("--class-weights", type=click.Choice(["balanced"]), help="Let every class count alike.")
 @click.option(
+    "--augment",
+    type=click.Choice(["light", "strong"]),
+    help="Train on other views of each sample, too; they are cached.",
+)
+@click.option(
+    "--views", type=click.IntRange(min=1), default=defaults.VIEWS, show_default=True, help="Views that --augment makes."
+)
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Whether views of pictures may be mirrored.")
+@click.option(
+    "--cache-precision",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="float16 halves the cache and rounds the features.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=defaults.SEED,
