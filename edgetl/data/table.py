@@ -194,7 +194,9 @@ def _input_columns(table: _Table, wanted: Wanted, labels: tuple[str, ...]) -> tu
     if wanted.input_columns:
         columns = _present(table, wanted.input_columns, "--input-column")
     elif wanted.modality == "array":
-        columns = tuple(name for name in table.columns if name not in (*labels, _SPLIT))
+        # without labels asked for, they may still be there
+        others = {*(labels or (*wanted.labels, *wanted.label_columns, *_LABELS)), _SPLIT}
+        columns = tuple(name for name in table.columns if name not in others)
     else:
         columns = next(((name,) for name in _INPUTS[wanted.modality] if name in table.columns), ())
     if both := set(columns) & set(labels):

@@ -125,6 +125,8 @@ def test_numbers_to_learn(tmp_path: Path) -> None:
     assert labels(train(file, Wanted("array", "regression", labels=("price", "size"))))[1] == (6.0, 7.0)
     chosen = train(file, Wanted("array", "regression", input_columns=("b", "a"), label_columns=("size",), shape=(2, 1)))
     assert np.frombuffer(chosen.samples[0].read(), "<f4").tolist() == [2, 1]
+    priced = Wanted("array", "regression", labels=("price", "size"), shape=(2,))
+    assert [sample.read() for sample in open_inputs(file, priced)] == [sample.read() for sample in dataset.samples]
     lists = write(tmp_path / "t.jsonl", '{"a": 1, "target": [1, 2.5]}\n{"a": 2, "target": [3, 4]}')
     assert labels(train(lists, NUMBERS)) == [(1.0, 2.5), (3.0, 4.0)]
 
