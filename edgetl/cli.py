@@ -173,7 +173,7 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     options["model_args"] = dict(_key_value(item, "--model-arg") for item in options["model_args"])
     options["audio"] = dict(_key_value(item, "--audio-arg") for item in options["audio"])
     if options["input_shape"] is not None:
-        options["input_shape"] = tuple(map(int, _numbers(options["input_shape"], "--input-shape") or ()))
+        options["input_shape"] = _numbers(options["input_shape"], "--input-shape", int)
 
     with _reporting(as_json) as display:
         import edgetl
@@ -580,13 +580,14 @@ def _runs_table(found: Sequence[RunSummary]) -> tuple[Sequence[str], Sequence[Se
     return heads, rows
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+def _numbers(text: str | None, option: str, kind: Callable[[str], Any] = float) -> tuple[Any, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers", param_hint=option) from None
+        what = "whole numbers" if kind is int else "numbers"
+        raise click.BadParameter(f"{text!r} is not a list of {what}", param_hint=option) from None
 
 
 def _positive(text: str, option: str) -> float:

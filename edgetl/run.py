@@ -92,6 +92,7 @@ class RunArgs:
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
     task: str = "classification"
+    modality: str = "image"
 
 
 @dataclass(frozen=True)

@@ -254,6 +254,7 @@ def finetune(
         target_mean=mean,
         target_std=std,
         task=manifest.task,
+        modality=manifest.modality,
     )
     samples = _describe(features, train_rows, val_rows)
     with run.lock():

@@ -121,6 +121,10 @@ def _read(file: Path) -> _Table:
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise DataError(
+                f"{file} has a value of more than {csv.field_size_limit()} characters: give such texts as JSON Lines"
+            ) from None
         raise DataError(
             f"{file} is not a CSV file ({error}): save it anew, with a line of column names first"
         ) from None
@@ -190,7 +194,9 @@ def _input_columns(table: _Table, wanted: Wanted, labels: tuple[str, ...]) -> tu
     if wanted.input_columns:
         columns = _present(table, wanted.input_columns, "--input-column")
     elif wanted.modality == "array":
-        columns = tuple(name for name in table.columns if name not in (*labels, _SPLIT))
+        # without labels asked for, they may still be there
+        others = {*(labels or (*wanted.labels, *wanted.label_columns, *_LABELS)), _SPLIT}
+        columns = tuple(name for name in table.columns if name not in others)
     else:
         columns = next(((name,) for name in _INPUTS[wanted.modality] if name in table.columns), ())
     if both := set(columns) & set(labels):

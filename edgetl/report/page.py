@@ -350,7 +350,8 @@ def _pictures(findings: Findings) -> tuple[str, int]:
     shown, worst = 0, measured.mistakes[:_PICTURES]
     items = []
     for mistake in worst:
-        uri, reason = thumbnail(mistake, size=_THUMBNAIL)
+        shows = findings.args.modality == "image"
+        uri, reason = thumbnail(mistake, size=_THUMBNAIL) if shows else ("", "")
         shown += bool(uri)
         items.append(_picture(mistake, uri, reason, findings.args.labels))
     total = text.count(len(measured.mistakes))
@@ -367,9 +368,8 @@ def _picture(mistake: Mistake, uri: str, reason: str, labels: Sequence[str]) -> 
     # such small pictures are encoded as PNG
     tiny = ' class="tiny"' if uri.startswith("data:image/png") else ""
     alt = escaped(f"{truth}, taken for {said}")
-    picture = (
-        f'<img{tiny} src="{uri}" alt="{alt}">' if uri else f'<div class="gone">The picture {escaped(reason)}</div>'
-    )
+    gone = f'<div class="gone">The picture {escaped(reason)}</div>' if reason else ""
+    picture = f'<img{tiny} src="{uri}" alt="{alt}">' if uri else gone
     return (
         f"<li>{picture}<dl>{_guess('said', said, mistake.predicted_probability)}"
         f"{_guess('is', truth, mistake.truth_probability)}</dl>"

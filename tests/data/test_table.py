@@ -125,6 +125,8 @@ def test_numbers_to_learn(tmp_path: Path) -> None:
     assert labels(train(file, Wanted("array", "regression", labels=("price", "size"))))[1] == (6.0, 7.0)
     chosen = train(file, Wanted("array", "regression", input_columns=("b", "a"), label_columns=("size",), shape=(2, 1)))
     assert np.frombuffer(chosen.samples[0].read(), "<f4").tolist() == [2, 1]
+    priced = Wanted("array", "regression", labels=("price", "size"), shape=(2,))
+    assert [sample.read() for sample in open_inputs(file, priced)] == [sample.read() for sample in dataset.samples]
     lists = write(tmp_path / "t.jsonl", '{"a": 1, "target": [1, 2.5]}\n{"a": 2, "target": [3, 4]}')
     assert labels(train(lists, NUMBERS)) == [(1.0, 2.5), (3.0, 4.0)]
 
@@ -204,3 +206,11 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
         train(write(tmp_path / "t.txt", "x"), IMAGES)
     with pytest.raises(DataError, match="says nothing of regression"):
         train(write(tmp_path / "a" / "x.png", "x").parents[1], Wanted(task="regression"))
+
+
+def test_a_value_that_is_too_long_for_csv(tmp_path: Path) -> None:
+    text = "x" * 200_000
+    with pytest.raises(DataError, match="as JSON Lines"):
+        train(write(tmp_path / "t.csv", f"text,label\n{text},a\ny,b\n"), TEXTS)
+    lines = "".join(json.dumps({"text": t, "label": t[0]}) + "\n" for t in (text, "y"))
+    assert train(write(tmp_path / "t.jsonl", lines), TEXTS).samples[0].read() == text.encode()
