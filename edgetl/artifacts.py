@@ -97,6 +97,60 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class AudioPreprocessing:
+    """How a recording becomes a log-mel spectrogram `[channels, frames, mels]` or its transpose.
+
+    Attributes:
+        sample_rate: in Hz; recordings of other rates are resampled.
+        seconds: length of what the network sees; longer recordings lose both ends, shorter ones get
+            silence on both sides.
+        n_fft: length of a frame and of its Hann window, in samples.
+        hop_length: distance of two frames, in samples.
+        mels: number of mel bands between `f_min` and `f_max` Hz.
+        mel_scale: `htk`, triangles of height 1 (torchaudio's default), or `slaney`, of area 1 in Hz
+            (librosa's default).
+        power: 2 for the power spectrum, 1 for magnitudes.
+        log_offset: what is added before the logarithm.
+        log: `natural` or `decibel` (ten times the common logarithm).
+        mean, std: what the result is standardised with.
+        channels: how many times it is given to the network, 1 or 3.
+        time_first: frames before mels.
+    """
+
+    sample_rate: int = 16000
+    seconds: float = 1.0
+    n_fft: int = 400
+    hop_length: int = 160
+    mels: int = 64
+    f_min: float = 0.0
+    f_max: float = 8000.0
+    mel_scale: str = "htk"
+    power: float = 2.0
+    log_offset: float = 1e-6
+    log: str = "natural"
+    mean: float = 0.0
+    std: float = 1.0
+    channels: int = 1
+    time_first: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Length of what the network sees, in samples."""
+        return round(self.seconds * self.sample_rate)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames; the first is centred on the first sample, as torch.stft does it."""
+        return 1 + self.samples // self.hop_length
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the spectrogram."""
+        size = (self.frames, self.mels) if self.time_first else (self.mels, self.frames)
+        return (self.channels, *size)
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the pretrained model came from: what was asked for, and the hash of the weights if they were a file."""
 
@@ -138,6 +192,7 @@ class Manifest:
         optimizer: what the training artifacts hold; finetune may choose another.
         modality: what a sample is: `image`, `audio`, `text` or `array`.
         preprocessing: of an image; None for other modalities.
+        audio: of a recording; None for other modalities.
         inputs: the network's inputs, for one sample.
         features: the tensors at the freeze boundary, for one sample; the training graph's inputs.
         trainable: the parameters that train, by name; `frozen` are all others.
@@ -168,6 +223,7 @@ class Manifest:
     opset: int
     ir_version: int
     files: dict[str, str]
+    audio: AudioPreprocessing | None = None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """The feature cache: what the frozen part makes of each sample, computed once and kept on the disk.
 
 A cache belongs to one preprocessing and backbone (its folder is named by their hash and by the
-runtime that computes them). A sample is known by the hash of its file's bytes, so renamed, moved or
-copied files are found again and only new content is computed.
+runtime that computes them). A sample is known by the hash of its content, so renamed, moved or copied
+files are found again and only what is new is computed.
 
 Format, in `<cache>/<key>/`: `features.bin`, one record per sample, the feature tensors of the
 manifest one after the other, little-endian; `index.bin`, 24 bytes per sample: 16 bytes of the
-file's BLAKE2b, the CRC-32 of the record, the CRC-32 of the 20 bytes before. Records are flushed
+sample's BLAKE2b, the CRC-32 of the record, the CRC-32 of the 20 bytes before. Records are flushed
 before their index entries: what the index names is complete, whatever happened to the process.
 """
 
@@ -29,7 +29,8 @@ import numpy as np
 
 from edgetl import runtime
 from edgetl.artifacts import BACKBONE, PREPROCESS, Artifacts, TensorSpec
-from edgetl.data import Sample, read_rgb
+from edgetl.data import Sample, content_digest
+from edgetl.data.decode import open_decoder
 from edgetl.errors import DataError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore
 from edgetl.providers import Provider, open_placed
@@ -44,9 +45,9 @@ _FLUSH_EVERY_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that was left out, and why."""
+    """A sample that was left out, by its name, and why."""
 
-    path: Path
+    name: str
     reason: str
 
 
@@ -56,6 +57,7 @@ class FeatureSet:
 
     Attributes:
         samples: the samples that could be read, in their given order.
+        positions: `[len(samples)]` int64, the place of each among those given.
         digests: the content hash of each, hexadecimal.
         rows: `[len(samples)]` int64, the row of each in `tensors`.
         tensors: one memory map per feature tensor, `[rows of the cache, *shape]`.
@@ -66,6 +68,7 @@ class FeatureSet:
     """
 
     samples: tuple[Sample, ...]
+    positions: NDArray[np.int64]
     digests: tuple[str, ...]
     rows: NDArray[np.int64]
     tensors: tuple[NDArray[Any], ...]
@@ -113,29 +116,30 @@ def extract_features(
     directory = (cache or default_cache_directory()) / _cache_key(artifacts, provider)
     with FeatureCache(directory, artifacts.manifest.features, on_event) as store:
         extractor = _Extractor(artifacts, store, provider, on_event)
-        kept: list[Sample] = []
+        kept: list[int] = []
         digests: list[bytes] = []
         rejected: list[Rejected] = []
         computed = 0
         with warnings.catch_warnings():
-            # read_rgb checks sizes itself and says so in its own words
+            # decoding checks sizes itself and says so in its own words
             warnings.filterwarnings("ignore", module=r"PIL\.")
             results = runtime.map_in_order(extractor, samples, threads=threads)
-            for sample, result in zip(samples, results, strict=True):
+            for position, result in enumerate(results):
                 if isinstance(result, Rejected):
                     rejected.append(result)
                 else:
                     if result.record is not None and result.digest not in store:
                         store.append(result.digest, result.record)
                         computed += 1
-                    kept.append(sample)
+                    kept.append(position)
                     digests.append(result.digest)
                 on_event(FeatureProgress(len(kept) + len(rejected), len(samples), len(kept) - computed))
         store.flush()
         rows = np.array([store.row(digest) for digest in digests], dtype=np.int64)
         tensors = store.tensors()
     return FeatureSet(
-        samples=tuple(kept),
+        samples=tuple(samples[position] for position in kept),
+        positions=np.array(kept, dtype=np.int64),
         digests=tuple(digest.hex() for digest in digests),
         rows=rows,
         tensors=tensors,
@@ -259,8 +263,10 @@ class _Extractor:
     def __init__(self, artifacts: Artifacts, store: FeatureCache, provider: Provider, on_event: OnEvent) -> None:
         self._artifacts = artifacts
         self._store = store
-        self._names = [spec.name for spec in artifacts.manifest.features]
-        self._inputs = [spec.name for spec in artifacts.manifest.inputs]
+        manifest = artifacts.manifest
+        self._names = [spec.name for spec in manifest.features]
+        self._inputs = [spec.name for spec in manifest.inputs]
+        self._decode = open_decoder(manifest.modality, manifest.inputs, manifest.audio)
         self._preprocess = runtime.open_session(artifacts.file(PREPROCESS))
         self._backbone = None
         if artifacts.has_backbone:
@@ -274,17 +280,14 @@ class _Extractor:
 
     def __call__(self, sample: Sample) -> _Extracted | Rejected:
         try:
-            data = sample.path.read_bytes()
-        except OSError as error:
-            return Rejected(sample.path, f"cannot be read ({error.strerror})")
-        digest = hashlib.blake2b(data, digest_size=16).digest()
-        if digest in self._store:
-            return _Extracted(digest, None)
-        try:
-            pixels = read_rgb(data)
+            content = sample.read()
+            digest = content_digest(content)
+            if digest in self._store:
+                return _Extracted(digest, None)
+            decoded = self._decode(content)
         except DataError as error:
-            return Rejected(sample.path, str(error))
-        inputs = dict(zip(self._inputs, self._preprocess.run(self._inputs, {"image": pixels}), strict=True))
+            return Rejected(sample.name, str(error))
+        inputs = dict(zip(self._inputs, self._preprocess.run(self._inputs, decoded), strict=True))
         if self._backbone is not None:
             tensors = self._backbone.run(self._names, inputs)
         else:
@@ -297,6 +300,8 @@ def _cache_key(artifacts: Artifacts, provider: Provider) -> str:
     files = artifacts.manifest.files
     names = ",".join(spec.name for spec in artifacts.manifest.features)
     text = f"{files[PREPROCESS]} {files.get(BACKBONE)} {names} {version}"
+    if artifacts.manifest.audio is not None:
+        text += f" {artifacts.manifest.audio.sample_rate}"
     if not provider.is_cpu:
         text += f" {provider.name} {provider.options}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]

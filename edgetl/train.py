@@ -1,31 +1,36 @@
-"""finetune(): pictures to features, features to a trained head, everything into a run directory."""
+"""finetune(): samples to features, features to a trained head, everything into a run directory."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import edgetl
-from edgetl import defaults, runtime, storage
+from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import Artifacts, Manifest, Optimizer, load_artifacts
-from edgetl.data.folder import Dataset, find_split, open_folder, split_stratified
+from edgetl.data import Dataset, Sample, Wanted, open_training, split_stratified, strata
 from edgetl.engines import Engine, open_engine, resolve_engine
 from edgetl.errors import DataError, RunError
 from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features
+from edgetl.machine import this_machine
 from edgetl.providers import resolve_provider
+from edgetl.report import report_or_note
 from edgetl.run import (
     ARGS,
     BEST,
+    CONFUSION,
+    CURVES,
     LAST,
     LOCK,
     METRICS,
+    REPORT,
     RESULTS,
     SAMPLES,
     VALIDATION,
@@ -35,7 +40,8 @@ from edgetl.run import (
     RunSamples,
     Validation,
 )
-from edgetl.targets import TargetEncoder
+from edgetl.targets import METRICS as TASK_METRICS
+from edgetl.targets import OUTPUTS_ARE, TargetEncoder, answers, figures, scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,23 +53,32 @@ class FinetuneResult:
 
     Attributes:
         run: the run directory.
-        val_accuracy, val_loss: of the best epoch; None without validation data.
+        metric: what decides which epoch is the best: `accuracy`, `macro_f1` or `r2`.
+        val_metric, val_loss: of the best epoch; None without validation data.
+        val_accuracy: the metric, if it is accuracy.
+        val_figures: everything measured on the validation data with the best weights, by name.
+        duplicates: how many validation samples have the content of a sample that trains.
         feature_ms_per_image: wall-clock milliseconds per newly computed picture; None if all were
             in the cache.
         training_seconds: all epochs, validation and checkpoints included, of this call.
         peak_rss_mb: largest resident memory of this process, 10^6 bytes.
         placement: of the frozen part (`features`) and of the `training` step, each execution
             provider's share of the time; empty for what did not run.
-        rejected: files left out, and why.
+        rejected: samples left out, and why.
     """
 
     run: str
+    task: str
     epochs: int
     best_epoch: int
+    metric: str
+    val_metric: float | None
     val_accuracy: float | None
     val_loss: float | None
+    val_figures: dict[str, float | None]
     train_samples: int
     val_samples: int
+    duplicates: int
     features_computed: int
     features_reused: int
     feature_seconds: float
@@ -83,6 +98,8 @@ def finetune(
     out: str | Path,
     val: str | Path | None = None,
     val_fraction: float = defaults.VAL_FRACTION,
+    input_column: Sequence[str] = (),
+    label_column: Sequence[str] = (),
     epochs: int = defaults.EPOCHS,
     batch_size: int = defaults.BATCH_SIZE,
     lr: float = defaults.LEARNING_RATE,
@@ -102,14 +119,17 @@ def finetune(
     threads: int | None = None,
     on_event: OnEvent = ignore,
 ) -> FinetuneResult:
-    """Train a prepared directory on a folder of pictures; torch is not needed.
+    """Train a prepared directory on labelled samples; torch is not needed.
 
     Args:
         artifacts: a directory made by `prepare`.
-        data: a folder with one folder per class, optionally under `train/` and `val/` or `test/`.
+        data: a folder with one folder per class, a table or an archive of arrays, optionally with the
+            parts `train` and `val` or `test` (see docs/data.md).
         out: the run directory to write.
-        val: a folder to validate on; without it `val/` or `test/` of `data`, or `val_fraction` of
-            the training samples, stratified and seeded.
+        val: data to validate on; without it the part `val` or `test` of `data`, or `val_fraction` of the
+            training samples, stratified and seeded.
+        input_column, label_column: of a table, where they have other names than usual; several for
+            arrays, and for several labels or numbers.
         resume: continue the run at `out` from its last finished epoch (or begin, if there is none),
             with the same result as an uninterrupted one.
         force: replace the run at `out`.
@@ -135,11 +155,21 @@ def finetune(
     engine = resolve_engine(engine)
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     prepared = load_artifacts(Path(artifacts))
-    train_set, val_set = _open_data(Path(data), Path(val) if val else None, prepared.manifest.labels)
-    if len(train_set.labels) != prepared.manifest.outputs:
+    manifest = prepared.manifest
+    wanted = Wanted(
+        modality=manifest.modality,
+        task=manifest.task,
+        labels=manifest.labels,
+        outputs=manifest.outputs,
+        shape=manifest.inputs[0].shape if manifest.modality == "array" else None,
+        input_columns=tuple(input_column),
+        label_columns=tuple(label_column),
+    )
+    train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted)
+    if len(train_set.labels) != manifest.outputs:
         raise DataError(
-            f"{train_set.root} has {len(train_set.labels)} classes, but {prepared.path} was prepared for "
-            f"{prepared.manifest.outputs}: prepare again with --labels-from this folder"
+            f"{train_set.root} has {len(train_set.labels)} {OUTPUTS_ARE[manifest.task]}, but {prepared.path} was "
+            f"prepared for {manifest.outputs}: prepare again with --labels-from this data"
         )
 
     everything = train_set.samples + (val_set.samples if val_set else ())
@@ -153,7 +183,10 @@ def finetune(
         on_event=on_event,
     )
     _report_rejected(features.rejected, on_event)
-    train_rows, val_rows = _divide(features, train_set, val_set, val_fraction, seed)
+    labels = _labels(manifest.task, features)
+    train_rows, val_rows = _divide(features, manifest.task, train_set, val_set, val_fraction, seed)
+    duplicates = _report_duplicates(features, train_rows, val_rows, on_event)
+    mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
 
     args = RunArgs(
         edgetl_version=edgetl.__version__,
@@ -177,6 +210,11 @@ def finetune(
         micro_batch=micro_batch,
         provider=where.name,
         provider_options=dict(where.options),
+        input_columns=train_set.input_columns or tuple(input_column),
+        label_columns=tuple(label_column),
+        target_mean=mean,
+        target_std=std,
+        task=manifest.task,
     )
     samples = _describe(features, train_rows, val_rows)
     with run.lock():
@@ -193,17 +231,32 @@ def finetune(
         )
         on_event(Stage("training"))
         training_started = time.monotonic()
-        history = _train(run, session, prepared.manifest, args, features, train_rows, val_rows, last, on_event)
+        history = _train(run, session, manifest, args, features, labels, train_rows, val_rows, last, on_event)
         best = _best(history)
-        _prove(run, prepared, args, features, train_rows, val_rows, threads)
+        proof = _prove(
+            run,
+            prepared,
+            args,
+            features,
+            labels,
+            val_rows if len(val_rows) else train_rows[: defaults.PROOF_SAMPLES],
+            threads,
+        )
+        encoder = _encoder(manifest, args)
+        measured = answers(manifest.task, proof.logits, encoder)
         result = FinetuneResult(
             run=str(run.path),
+            task=manifest.task,
             epochs=len(history),
             best_epoch=best.epoch,
+            metric=best.metric,
+            val_metric=best.val_metric,
             val_accuracy=best.val_accuracy,
             val_loss=best.val_loss,
+            val_figures=figures(manifest.task, proof.labels, measured) if len(val_rows) else {},
             train_samples=len(train_rows),
             val_samples=len(val_rows),
+            duplicates=duplicates,
             features_computed=features.computed,
             features_reused=features.reused,
             feature_seconds=features.seconds,
@@ -213,9 +266,10 @@ def finetune(
             peak_rss_mb=runtime.peak_rss_mb(),
             engine=session.name,
             placement={"features": features.placement, "training": session.placement},
-            rejected=tuple((str(item.path), item.reason) for item in features.rejected),
+            rejected=tuple((item.name, item.reason) for item in features.rejected),
         )
-        run.write_metrics({**result.__dict__, "rejected": [list(item) for item in result.rejected]})
+        run.write_metrics({**schema.to_json(result), "machine": schema.to_json(this_machine())})
+        report_or_note(run, on_event)
     return result
 
 
@@ -225,14 +279,14 @@ def _train(
     manifest: Manifest,
     args: RunArgs,
     features: FeatureSet,
+    labels: NDArray[Any],
     train_rows: NDArray[np.int64],
     val_rows: NDArray[np.int64],
     last: Checkpoint | None,
     on_event: OnEvent,
 ) -> tuple[EpochEnd, ...]:
     """The loop: epochs of steps, each epoch ended by validation and a checkpoint."""
-    labels = np.array([sample.label for sample in features.samples], dtype=np.int64)
-    encode = TargetEncoder(manifest.task, manifest.outputs)
+    encode = _encoder(manifest, args)
     history = last.history if last else ()
     for epoch in range(len(history) + 1, args.epochs + 1):
         started = time.monotonic()
@@ -249,8 +303,9 @@ def _train(
                 )
             total, seen = total + loss * len(batch), seen + len(batch)
             on_event(EpochProgress(epoch, args.epochs, step, len(batches), total / seen))
-        val_loss, val_accuracy = _measure(engine, features, labels, encode, val_rows, args.batch_size)
-        end = EpochEnd(epoch, args.epochs, total / len(order), time.monotonic() - started, val_loss, val_accuracy)
+        val_loss, val_metric = _measure(engine, features, labels, encode, val_rows, args.batch_size)
+        seconds, metric = time.monotonic() - started, TASK_METRICS[manifest.task]
+        end = EpochEnd(epoch, args.epochs, total / len(order), seconds, val_loss, val_metric, metric)
         history = (*history, end)
         checkpoint = Checkpoint(epoch, engine.parameters(), engine.state(), history)
         if _best(history) is end:
@@ -262,30 +317,31 @@ def _train(
 
 
 def _best(history: tuple[EpochEnd, ...]) -> EpochEnd:
-    """The epoch of highest validation accuracy, then lowest loss, then the earliest; without validation the last."""
-    if history[-1].val_accuracy is None:
+    """The epoch of the best validation metric, then lowest loss, then the earliest; without validation the last."""
+    if history[-1].val_loss is None:
         return history[-1]
-    return min(history, key=lambda end: (-(end.val_accuracy or 0.0), end.val_loss, end.epoch))
+    return min(history, key=lambda end: (-(end.val_metric or 0.0), end.val_loss, end.epoch))
 
 
 def _measure(
     engine: Engine,
     features: FeatureSet,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     encode: TargetEncoder,
     rows: NDArray[np.int64],
     batch_size: int,
 ) -> tuple[float | None, float | None]:
-    """Mean loss and accuracy over `rows`; None and None if there are none."""
+    """Mean loss and the task's metric over `rows`; None and None if there are none."""
     if len(rows) == 0:
         return None, None
     loss = 0.0
-    correct = 0
+    logits = []
     for batch in _chunks(rows, batch_size):
-        batch_loss, logits = engine.evaluate(features.batch(batch), *encode(labels[batch]))
+        batch_loss, batch_logits = engine.evaluate(features.batch(batch), *encode(labels[batch]))
         loss += batch_loss * len(batch)
-        correct += int((logits.argmax(axis=1) == labels[batch]).sum())
-    return loss / len(rows), correct / len(rows)
+        logits.append(batch_logits)
+    measured = figures(encode.task, labels[rows], answers(encode.task, np.concatenate(logits), encode))
+    return loss / len(rows), measured[TASK_METRICS[encode.task]]
 
 
 def _prove(
@@ -293,28 +349,36 @@ def _prove(
     prepared: Artifacts,
     args: RunArgs,
     features: FeatureSet,
-    train_rows: NDArray[np.int64],
-    val_rows: NDArray[np.int64],
+    labels: NDArray[Any],
+    rows: NDArray[np.int64],
     threads: int,
-) -> None:
+) -> Validation:
     """Keep the engine's logits with the best weights, for deploy() to compare the deployed file with."""
     best = run.read_checkpoint(BEST)
     assert best is not None, "training wrote it"
     session = open_engine(args.engine, prepared, best.engine_state, threads=threads, optimizer=args.optimizer)
-    encode = TargetEncoder(prepared.manifest.task, prepared.manifest.outputs)
-    rows = val_rows if len(val_rows) else train_rows[: defaults.PROOF_SAMPLES]
-    labels = np.array([sample.label for sample in features.samples], dtype=np.int64)
+    encode = _encoder(prepared.manifest, args)
     logits = [
         session.evaluate(features.batch(batch), *encode(labels[batch]))[1] for batch in _chunks(rows, args.batch_size)
     ]
-    run.write_validation(
-        Validation(
-            paths=tuple(str(features.samples[row].path.resolve()) for row in rows),
-            digests=tuple(features.digests[row] for row in rows),
-            labels=labels[rows],
-            logits=np.concatenate(logits),
-        )
+    validation = Validation(
+        paths=tuple(features.samples[row].place for row in rows),
+        digests=tuple(features.digests[row] for row in rows),
+        labels=labels[rows],
+        logits=np.concatenate(logits),
     )
+    run.write_validation(validation)
+    return validation
+
+
+def _encoder(manifest: Manifest, args: RunArgs) -> TargetEncoder:
+    return TargetEncoder(manifest.task, manifest.outputs, mean=args.target_mean, std=args.target_std)
+
+
+def _labels(task: str, features: FeatureSet) -> NDArray[Any]:
+    """`[N]` int64 class indices, or `[N, K]` float64."""
+    kind = np.int64 if task == "classification" else np.float64
+    return np.array([sample.label for sample in features.samples], dtype=kind)
 
 
 def _begin(run: Run, args: RunArgs, samples: RunSamples, *, resume: bool, force: bool) -> Checkpoint | None:
@@ -327,7 +391,7 @@ def _begin(run: Run, args: RunArgs, samples: RunSamples, *, resume: bool, force:
     else:
         if not resume:
             storage.refuse_existing(run.path, force=force, marker=ARGS, hint="--resume or --force", besides=LOCK)
-        for name in (METRICS, VALIDATION, LAST, BEST, RESULTS, SAMPLES, ARGS):
+        for name in (REPORT, CURVES, CONFUSION, METRICS, VALIDATION, LAST, BEST, RESULTS, SAMPLES, ARGS):
             (run.path / name).unlink(missing_ok=True)
         last = None
     run.write_samples(samples)
@@ -361,57 +425,74 @@ def _check_same(
             )
     if samples_before is not None and replace(samples_before, val_paths=()) != replace(samples_now, val_paths=()):
         raise RunError(
-            f"{run.path} cannot be resumed, because the pictures in {now.data} have changed since it began: "
-            "start anew with --force (features of unchanged pictures are reused)"
+            f"{run.path} cannot be resumed, because the data in {now.data} have changed since it began: "
+            "start anew with --force (features of unchanged samples are reused)"
         )
-
-
-def _open_data(data: Path, val: Path | None, labels: tuple[str, ...]) -> tuple[Dataset, Dataset | None]:
-    found = find_split(data)
-    train_set = open_folder(found.train, labels)
-    val_folder = find_split(val).train if val else found.val or found.test
-    return train_set, open_folder(val_folder, train_set.labels) if val_folder else None
 
 
 def _divide(
-    features: FeatureSet, train_set: Dataset, val_set: Dataset | None, val_fraction: float, seed: int
+    features: FeatureSet, task: str, train_set: Dataset, val_set: Dataset | None, val_fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the usable samples that train and of those that validate."""
-    train_samples = set(train_set.samples)
-    candidates = [i for i, sample in enumerate(features.samples) if sample in train_samples]
-    counts = [0] * len(train_set.labels)
-    for index in candidates:
-        counts[features.samples[index].label] += 1
-    if empty := [name for name, count in zip(train_set.labels, counts, strict=True) if count == 0]:
+    trains = features.positions < len(train_set.samples)
+    candidates, others = np.flatnonzero(trains), np.flatnonzero(~trains)
+    labels = [features.samples[row].label for row in candidates]
+    left = set(labels) if task == "classification" else {0} if labels else set()
+    names = train_set.labels if task == "classification" else ("training",)
+    if empty := [name for index, name in enumerate(names) if index not in left]:
         raise DataError(
-            f"no usable picture is left for {', '.join(map(repr, empty))} in {train_set.root}: "
-            "replace the files named above"
+            f"no usable sample is left for {', '.join(map(repr, empty))} in {train_set.root}: "
+            "replace those named above, or add some"
         )
     if val_set is not None:
-        val = [i for i, sample in enumerate(features.samples) if sample not in train_samples]
-        if not val:
-            raise DataError(f"no usable picture is left in {val_set.root}: replace the files named above")
-        return np.array(candidates, dtype=np.int64), np.array(val, dtype=np.int64)
-    train, val = split_stratified([features.samples[i].label for i in candidates], val_fraction, seed)
-    picked = np.array(candidates, dtype=np.int64)
-    return picked[train], picked[np.array(val, dtype=np.int64)]
+        if len(others) == 0:
+            raise DataError(f"no usable sample is left in {val_set.root}: replace those named above")
+        return candidates, others
+    train, val = split_stratified(strata(task, labels), val_fraction, seed)
+    return candidates[train], candidates[np.array(val, dtype=np.int64)]
+
+
+def _report_duplicates(
+    features: FeatureSet, train_rows: NDArray[np.int64], val_rows: NDArray[np.int64], on_event: OnEvent
+) -> int:
+    """Count and name validation samples whose content also trains; they make the figures too good."""
+    trained = {features.digests[row]: row for row in train_rows}
+    found = [row for row in val_rows if features.digests[row] in trained]
+    if found:
+        shown = "; ".join(
+            f"{features.samples[row].name} is {features.samples[trained[features.digests[row]]].name}"
+            for row in found[:3]
+        )
+        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+        on_event(
+            Note(
+                f"{len(found)} of {len(val_rows)} validation samples have the same content as training samples, which "
+                f"makes the validation figures too good ({shown}{more})"
+            )
+        )
+    return len(found)
 
 
 def _describe(features: FeatureSet, train_rows: NDArray[np.int64], val_rows: NDArray[np.int64]) -> RunSamples:
     return RunSamples(
         train_digests=tuple(features.digests[row] for row in train_rows),
-        train_labels=tuple(features.samples[row].label for row in train_rows),
+        train_labels=tuple(_known(features.samples[row]) for row in train_rows),
         val_digests=tuple(features.digests[row] for row in val_rows),
-        val_labels=tuple(features.samples[row].label for row in val_rows),
-        val_paths=tuple(str(features.samples[row].path) for row in val_rows),
+        val_labels=tuple(_known(features.samples[row]) for row in val_rows),
+        val_paths=tuple(features.samples[row].name for row in val_rows),
     )
+
+
+def _known(sample: Sample) -> int | tuple[float, ...]:
+    assert sample.label is not None, "opened with labels"
+    return sample.label
 
 
 def _report_rejected(rejected: tuple[Rejected, ...], on_event: OnEvent, limit: int = 20) -> None:
     for item in rejected[:limit]:
-        on_event(Note(f"left out {item.path}: {item.reason}"))
+        on_event(Note(f"left out {item.name}: {item.reason}"))
     if len(rejected) > limit:
-        on_event(Note(f"and {len(rejected) - limit} more files were left out; metrics.json names them all"))
+        on_event(Note(f"and {len(rejected) - limit} more samples were left out; metrics.json names them all"))
 
 
 def _chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

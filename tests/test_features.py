@@ -139,7 +139,7 @@ def test_bad_files_are_left_out_and_named(digits_artifacts: Path, tmp_path: Path
     (pictures / "b" / "notes.txt").write_text("no picture")
     found = extract_features(load_artifacts(digits_artifacts), open_folder(pictures).samples, cache=tmp_path / "cache")
     assert len(found.samples) == 4
-    assert [item.path.name for item in found.rejected] == ["short.png", "notes.txt"]
+    assert [Path(item.name).name for item in found.rejected] == ["short.png", "notes.txt"]
 
 
 def test_an_interrupted_extraction_keeps_what_it_had(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_class_without_a_usable_picture_is_an_error(digits: Path, digits_artif
     data = Path(shutil.copytree(digits / "train", tmp_path / "data"))
     for file in (data / "7").iterdir():
         file.write_text("no picture")
-    with pytest.raises(DataError, match="no usable picture is left for '7'"):
+    with pytest.raises(DataError, match="no usable sample is left for '7'"):
         finetune(digits_artifacts, data, out=tmp_path / "run", epochs=1)
     assert not (tmp_path / "run").exists()
 

@@ -23,10 +23,10 @@ from edgetl.artifacts import (
     TensorSpec,
     save_manifest,
 )
-from edgetl.data.folder import find_split, open_folder
+from edgetl.data import label_names
 from edgetl.errors import EdgetlError, ModelError
 from edgetl.events import Note, OnEvent, Stage, ignore
-from edgetl.targets import TASKS
+from edgetl.targets import OUTPUTS_ARE, TASKS
 
 if TYPE_CHECKING:
     from edgetl.preparation.decompose import Obstacle
@@ -71,6 +71,7 @@ def prepare(
     out: str | Path,
     labels: Sequence[str] | None = None,
     labels_from: str | Path | None = None,
+    label_column: Sequence[str] = (),
     classes: int | None = None,
     weights: str | Path | None = None,
     model_args: Mapping[str, Any] | None = None,
@@ -89,8 +90,8 @@ def prepare(
             `module:callable` returning an `nn.Module`, or a file `MODEL.onnx`, `PROGRAM.pt2` or
             `MODEL.keras`.
         out: the directory to write.
-        labels: class names; or `labels_from`, a data set whose folders name them; or `classes`,
-            their number alone. Exactly one of the three.
+        labels: names of the classes, labels or numbers; or `labels_from`, data that name them (in a table
+            the column `label_column`); or `classes`, how many there are. Exactly one of the three.
         weights: a `.safetensors` file, or a `.pt`/`.pth` state dict (read without executing pickle).
         model_args: keyword arguments for the function that makes the model.
         train: which share trains, united: `head`, `last:K`, `all`, `bias`, `norm`, or globs over
@@ -109,7 +110,7 @@ def prepare(
     started = time.monotonic()
     target = Path(out)
     loss = _loss(task, loss)
-    names, count = _labels(labels, labels_from, classes, fewest=2 if task == "classification" else 1)
+    names, count = _labels(task, labels, labels_from, label_column, classes)
     storage.refuse_existing(target, force=force, marker=MANIFEST)
 
     from edgetl.preparation import gradients, heads, policy, split
@@ -226,20 +227,24 @@ def _loss(task: str, loss: str | None) -> str:
 
 
 def _labels(
-    labels: Sequence[str] | None, labels_from: str | Path | None, classes: int | None, *, fewest: int
+    task: str,
+    labels: Sequence[str] | None,
+    labels_from: str | Path | None,
+    label_column: Sequence[str],
+    classes: int | None,
 ) -> tuple[tuple[str, ...], int]:
     given = [value is not None for value in (labels, labels_from, classes)]
     if sum(given) != 1:
         raise EdgetlError("give exactly one of --labels, --labels-from and --classes")
     if labels_from is not None:
-        names = open_folder(find_split(Path(labels_from)).train).labels
+        names = label_names(Path(labels_from), task, tuple(label_column))
     else:
         names = tuple(name.strip() for name in labels or ())
     if any(not name for name in names) or len(set(names)) != len(names):
         raise ModelError(f"--labels holds an empty or repeated name: {', '.join(names)}")
     count = classes if classes is not None else len(names)
-    if count < fewest:
-        raise ModelError(f"this task needs at least {fewest} classes, not {count}")
+    if count < (fewest := 2 if task == "classification" else 1):
+        raise ModelError(f"{task} needs at least {fewest} {OUTPUTS_ARE[task]}, not {count}")
     return names, count
 
 

@@ -10,7 +10,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgetl.artifacts import Preprocessing
-from edgetl.deployed import IMAGE
+from edgetl.data.decode import IMAGE
 from edgetl.errors import ModelError
 from edgetl.graphs import make_model
 

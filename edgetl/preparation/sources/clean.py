@@ -9,11 +9,12 @@ from onnx import defs, inliner, shape_inference, version_converter
 
 from edgetl import defaults
 from edgetl.artifacts import BATCH_LOGITS
-from edgetl.deployed import IMAGE, LOGITS, PROBABILITIES
+from edgetl.data.decode import ARRAY, AUDIO, IMAGE
+from edgetl.deployed import LOGITS, PROBABILITIES, VALUES
 from edgetl.errors import ModelError
 from edgetl.graphs import prune, strip
 
-_RESERVED = {IMAGE, LOGITS, PROBABILITIES, BATCH_LOGITS, "labels"}
+_RESERVED = {IMAGE, AUDIO, ARRAY, LOGITS, PROBABILITIES, VALUES, BATCH_LOGITS, "labels"}
 
 
 def clean(model: onnx.ModelProto, *, outputs: Sequence[str] = ()) -> onnx.ModelProto:
