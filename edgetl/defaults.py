@@ -5,6 +5,7 @@ BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
 SEED = 0
 VAL_FRACTION = 0.2
+MAX_LENGTH = 128
 TOP = 3
 
 OPSET = 18  # the first with an antialiasing Resize; onnxruntime reads it since 1.14
