@@ -208,6 +208,20 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class Head:
+    """The new head where it is one linear layer that ends the network: `logits = input · weightᵀ + bias`.
+
+    Attributes:
+        weight, bias: names of its parameters, `[K, D]` and `[K]`.
+        input: name of the value in `trainable.onnx` that enters it, `[N, D]`; it may be a feature.
+    """
+
+    weight: str
+    bias: str
+    input: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a prepared directory says of itself; see docs/artifacts.md for each field.
 
@@ -228,6 +242,7 @@ class Manifest:
         backbone_macs, trainable_macs: multiply-accumulates of a forward pass for one sample, before
             and behind the boundary.
         engines: those that can train it.
+        head: None if it is not a single linear layer.
         files: SHA-256 of every other file, by path relative to the directory.
     """
 
@@ -252,6 +267,7 @@ class Manifest:
     opset: int
     ir_version: int
     files: dict[str, str]
+    head: Head | None = None
     audio: AudioPreprocessing | None = None
     text: TextPreprocessing | None = None
 

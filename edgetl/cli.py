@@ -129,6 +129,21 @@ def main() -> None:
     help="Order in which the network takes colours.  [default: the model's]",
 )
 @click.option(
+    "--modality",
+    type=click.Choice(["image", "audio", "array"]),
+    default="image",
+    show_default=True,
+    help="What a sample is: a picture, a recording (the network gets its log-mel spectrogram), or numbers.",
+)
+@click.option("--input-shape", metavar="N[,N]", help="Of --modality array: the shape of one sample.")
+@click.option(
+    "--audio-arg",
+    "audio",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of --modality audio: sample_rate, seconds, n_fft, hop_length, mels, ... (docs/data.md). Repeatable.",
+)
+@click.option(
     "--task",
     type=click.Choice(["classification", "multilabel", "regression"]),
     default="classification",
@@ -155,7 +170,10 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     preprocessing = {name: options.pop(name) for name in names}
     for name in ("mean", "std"):
         preprocessing[name] = _numbers(preprocessing[name], f"--{name}")
-    options["model_args"] = dict(_key_value(item) for item in options["model_args"])
+    options["model_args"] = dict(_key_value(item, "--model-arg") for item in options["model_args"])
+    options["audio"] = dict(_key_value(item, "--audio-arg") for item in options["audio"])
+    if options["input_shape"] is not None:
+        options["input_shape"] = tuple(map(int, _numbers(options["input_shape"], "--input-shape") or ()))
 
     with _reporting(as_json) as display:
         import edgetl
@@ -197,15 +215,36 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     show_default=True,
     help="Share of each class kept for validation.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=defaults.EPOCHS, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=0), default=defaults.EPOCHS, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=defaults.BATCH_SIZE, show_default=True)
 @click.option(
     "--lr",
-    type=click.FloatRange(min=0, min_open=True),
-    default=defaults.LEARNING_RATE,
+    default=f"{defaults.LEARNING_RATE:g}",
     show_default=True,
-    help="Learning rate.",
+    metavar="RATE|auto",
+    callback=lambda _, __, text: None if text == "auto" else _positive(text, "--lr"),
+    help="Learning rate, the schedule's largest; auto tries several.",
 )
+@click.option(
+    "--init",
+    type=click.Choice(["auto", "zero", "prototype", "ridge"]),
+    default=defaults.INIT,
+    show_default=True,
+    help="How a new head begins: at zero, or in closed form from the features.",
+)
+@click.option(
+    "--schedule", type=click.Choice(["constant", "linear", "cosine"]), default=defaults.SCHEDULE, show_default=True
+)
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0, 1),
+    default=defaults.WARMUP,
+    show_default=True,
+    help="Share of all steps over which the rate rises.",
+)
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better one.")
+@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
+@click.option("--class-weights", type=click.Choice(["balanced"]), help="Let every class count alike.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -534,6 +573,16 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         raise click.BadParameter(f"{text!r} is not a list of numbers", param_hint=option) from None
 
 
+def _positive(text: str, option: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise click.BadParameter(f"{text!r} is not a positive number", param_hint=option)
+    return value
+
+
 def _text_pair(item: str, option: str) -> tuple[str, str]:
     key, separator, value = item.partition("=")
     if not separator or not key:
@@ -541,10 +590,10 @@ def _text_pair(item: str, option: str) -> tuple[str, str]:
     return key, value
 
 
-def _key_value(item: str) -> tuple[str, Any]:
+def _key_value(item: str, option: str) -> tuple[str, Any]:
     import ast
 
-    key, value = _text_pair(item, "--model-arg")
+    key, value = _text_pair(item, option)
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):

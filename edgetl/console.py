@@ -84,7 +84,9 @@ class Display:
                 self._update((epoch - 1) * steps + step, epochs * steps, f"epoch {epoch}/{epochs} loss {loss:.4f}")
             case EpochEnd(epoch, epochs, train_loss, _, val_loss, val_metric, metric):
                 self.finished_epochs = epoch
-                line = f"epoch {epoch:>{len(str(epochs))}}/{epochs}  loss {train_loss:.4f}"
+                line = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+                if train_loss is not None:
+                    line += f"  loss {train_loss:.4f}"
                 if val_loss is not None:
                     line += f"  val loss {val_loss:.4f}  val {figure(metric, val_metric, width=6)}"
                 self._console.print(line)

@@ -46,9 +46,10 @@ class EpochProgress:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """An epoch is finished and its checkpoint is on the disk.
+    """An epoch is finished and its checkpoint is on the disk; epoch 0 is the start, before the first step.
 
     Attributes:
+        train_loss: None for epoch 0.
         val_loss, val_metric: None without validation data.
         metric: what `val_metric` is: `accuracy`, `macro_f1` or `r2`. It may be None where the data cannot
             give it (the R² of numbers that never vary).
@@ -56,7 +57,7 @@ class EpochEnd:
 
     epoch: int
     epochs: int
-    train_loss: float
+    train_loss: float | None
     seconds: float
     val_loss: float | None
     val_metric: float | None

@@ -7,11 +7,15 @@ with sensible probabilities. Sums are taken in float64, batch by batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from edgetl.artifacts import TRAINABLE, Artifacts
+from edgetl.errors import EngineError
+from edgetl.runtime import open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +37,40 @@ PENALTIES = tuple(10.0**exponent for exponent in range(-4, 3))
 """Of ridge regression, in units of the features' mean variance."""
 
 FACTORS = tuple(2.0 ** (half / 2) for half in range(-6, 25))
+
+
+def head_inputs(prepared: Artifacts, threads: int) -> Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]:
+    """Return the function from a batch of features to what enters the head, `[N, D]`, with the initial parameters.
+
+    Raises:
+        EngineError: the head is not a single linear layer.
+    """
+    head, features = prepared.manifest.head, prepared.manifest.features
+    if head is None:
+        raise EngineError(
+            f"the head of {prepared.path} is not a single linear layer, so that it can only begin at zero: "
+            "give --init zero"
+        )
+    names = [spec.name for spec in features]
+    if head.input in names:
+        position = names.index(head.input)
+        return lambda arrays: np.asarray(arrays[position]).reshape(len(arrays[position]), -1)
+    import onnx
+
+    from edgetl.graphs import prune
+
+    model = onnx.load(prepared.file(TRAINABLE))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.ValueInfoProto(name=head.input))
+    prune(model.graph)
+    session = open_session(model.SerializeToString(), threads=threads)
+    taken = {value.name for value in session.get_inputs()}
+
+    def run(arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        feeds = {name: array for name, array in zip(names, arrays, strict=True) if name in taken}
+        return np.asarray(session.run([head.input], feeds)[0])
+
+    return run
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import io
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from edgetl import schema, storage
 from edgetl.artifacts import Optimizer
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
+from edgetl.providers import CPU
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +50,7 @@ CONFUSION = "confusion_matrix.png"
 LOCK = ".lock"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunArgs:
     """What a run was asked to do. `epochs` may grow when it is resumed; nothing else may change.
 
@@ -72,10 +73,16 @@ class RunArgs:
     lr: float
     seed: int
     engine: str
-    optimizer: Optimizer
-    micro_batch: int | None
-    provider: str
-    provider_options: dict[str, str]
+    init: str = "zero"
+    schedule: str = "constant"
+    warmup: float = 0.0
+    patience: int | None = None
+    label_smoothing: float = 0.0
+    class_weights: str | None = None
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    micro_batch: int | None = None
+    provider: str = CPU
+    provider_options: dict[str, str] = field(default_factory=dict)
     input_columns: tuple[str, ...] = ()
     label_columns: tuple[str, ...] = ()
     target_mean: tuple[float, ...] = ()

@@ -125,15 +125,18 @@ def origin_of(args: RunArgs) -> Origin:
         return unknown
 
 
-def best_result(results: tuple[EpochResult, ...]) -> EpochResult | None:
+def best_result(results: tuple[EpochResult, ...], metrics: dict[str, Any] | None = None) -> EpochResult | None:
     """The line that training takes for the best: the highest accuracy, then the lowest loss, then the earliest.
 
-    Without validation data it is the last; epoch 0, the state before training, never is.
+    Without validation data it is the last. The lines are rounded, so the summary of a finished run,
+    where it is given, decides between equals.
     """
-    trained = [result for result in results if result.epoch > 0]
-    if not trained or trained[-1].val_accuracy is None:
-        return trained[-1] if trained else None
-    return min(trained, key=lambda result: (_high(result.val_accuracy), _low(result.val_loss), result.epoch))
+    named = number(metrics, "best_epoch")
+    if known := [result for result in results if result.epoch == named]:
+        return known[0]
+    if not results or results[-1].val_accuracy is None:
+        return results[-1] if results else None
+    return min(results, key=lambda result: (_high(result.val_accuracy), _low(result.val_loss), result.epoch))
 
 
 def is_finished(metrics: dict[str, Any] | None, results: tuple[EpochResult, ...]) -> bool:
@@ -162,7 +165,7 @@ def _find(root: Path) -> list[Path]:
 def _summarise(run: Run, root: Path) -> RunSummary:
     args, results, samples, metrics = run.read_args(), run.read_results(), run.read_samples(), run.read_metrics()
     finished = is_finished(metrics, results)
-    best = best_result(results)
+    best = best_result(results, metrics if finished else None)
     origin = origin_of(args)
     epoch_seconds = [result.seconds for result in results if result.seconds is not None]
     return RunSummary(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,13 @@ import numpy as np
 
 import edgetl
 from edgetl import defaults, runtime, schema, storage
-from edgetl.artifacts import Artifacts, Manifest, Optimizer, load_artifacts
+from edgetl.artifacts import Artifacts, Optimizer, load_artifacts
 from edgetl.data import Dataset, Sample, Wanted, open_training, split_stratified, strata
-from edgetl.engines import Engine, open_engine, resolve_engine
+from edgetl.engines import resolve_engine
 from edgetl.errors import DataError, RunError
-from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent, Stage, ignore
+from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features
+from edgetl.loop import Job, best_epoch, find_learning_rate, initial_head, prove, train
 from edgetl.machine import this_machine
 from edgetl.providers import resolve_provider
 from edgetl.report import report_or_note
@@ -38,10 +38,8 @@ from edgetl.run import (
     Run,
     RunArgs,
     RunSamples,
-    Validation,
 )
-from edgetl.targets import METRICS as TASK_METRICS
-from edgetl.targets import OUTPUTS_ARE, TargetEncoder, answers, figures, scaling
+from edgetl.targets import OUTPUTS_ARE, answers, figures, scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,7 +100,13 @@ def finetune(
     label_column: Sequence[str] = (),
     epochs: int = defaults.EPOCHS,
     batch_size: int = defaults.BATCH_SIZE,
-    lr: float = defaults.LEARNING_RATE,
+    lr: float | None = defaults.LEARNING_RATE,
+    init: str = defaults.INIT,
+    schedule: str = defaults.SCHEDULE,
+    warmup: float = defaults.WARMUP,
+    patience: int | None = None,
+    label_smoothing: float = 0.0,
+    class_weights: str | None = None,
     seed: int = defaults.SEED,
     resume: bool = False,
     force: bool = False,
@@ -130,6 +134,17 @@ def finetune(
             training samples, stratified and seeded.
         input_column, label_column: of a table, where they have other names than usual; several for
             arrays, and for several labels or numbers.
+        epochs: 0 gives what `init` gives.
+        lr: the largest learning rate of the schedule; None tries several on the training data and takes
+            the best (`edgetl.rate`).
+        init: how a new head begins: `zero`, or in closed form from the features, `prototype` or `ridge`
+            (`edgetl.initialization`); `auto` is `ridge` where the head is a linear layer.
+        schedule: of the learning rate, one of `edgetl.schedule.SCHEDULES`, behind `warmup`, a share of
+            all steps.
+        patience: stop after so many epochs in a row without a better one.
+        label_smoothing: see `edgetl.targets.TargetEncoder`; for classification.
+        class_weights: `balanced` lets every class count alike, however many samples it has; for
+            classification.
         resume: continue the run at `out` from its last finished epoch (or begin, if there is none),
             with the same result as an uninterrupted one.
         force: replace the run at `out`.
@@ -198,7 +213,13 @@ def finetune(
         labels=train_set.labels,
         epochs=epochs,
         batch_size=batch_size,
-        lr=lr,
+        lr=lr or 0.0,
+        init=init,
+        schedule=schedule,
+        warmup=warmup,
+        patience=patience,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
         seed=seed,
         engine=engine,
         optimizer=Optimizer(
@@ -218,36 +239,24 @@ def finetune(
     )
     samples = _describe(features, train_rows, val_rows)
     with run.lock():
-        last = _begin(run, args, samples, resume=resume, force=force)
-        session = open_engine(
-            engine,
-            prepared,
-            last.engine_state if last else None,
-            threads=threads,
-            optimizer=args.optimizer,
-            micro_batch=micro_batch,
-            provider=where,
-            on_event=on_event,
-        )
+        args = _settled(run, args, prepared, resume=resume)
+        job = Job(prepared, args, features, labels, train_rows, val_rows, threads, where, on_event)
         on_event(Stage("training"))
         training_started = time.monotonic()
-        history = _train(run, session, manifest, args, features, labels, train_rows, val_rows, last, on_event)
-        best = _best(history)
-        proof = _prove(
-            run,
-            prepared,
-            args,
-            features,
-            labels,
-            val_rows if len(val_rows) else train_rows[: defaults.PROOF_SAMPLES],
-            threads,
-        )
-        encoder = _encoder(manifest, args)
-        measured = answers(manifest.task, proof.logits, encoder)
+        is_new = not (resume and (run.path / LAST).is_file())
+        initial = initial_head(job) if is_new else {}
+        if args.lr == 0:
+            job = replace(job, args=replace(args, lr=find_learning_rate(job, initial)))
+        last = _begin(run, job.args, samples, resume=resume, force=force)
+        session = job.open_engine(last.engine_state if last else None, initial)
+        history = train(job, run, session, last)
+        best = best_epoch(history)
+        proof = prove(job, run)
+        measured = answers(manifest.task, proof.logits, job.encoder)
         result = FinetuneResult(
             run=str(run.path),
             task=manifest.task,
-            epochs=len(history),
+            epochs=history[-1].epoch,
             best_epoch=best.epoch,
             metric=best.metric,
             val_metric=best.val_metric,
@@ -273,106 +282,17 @@ def finetune(
     return result
 
 
-def _train(
-    run: Run,
-    engine: Engine,
-    manifest: Manifest,
-    args: RunArgs,
-    features: FeatureSet,
-    labels: NDArray[Any],
-    train_rows: NDArray[np.int64],
-    val_rows: NDArray[np.int64],
-    last: Checkpoint | None,
-    on_event: OnEvent,
-) -> tuple[EpochEnd, ...]:
-    """The loop: epochs of steps, each epoch ended by validation and a checkpoint."""
-    encode = _encoder(manifest, args)
-    history = last.history if last else ()
-    for epoch in range(len(history) + 1, args.epochs + 1):
-        started = time.monotonic()
-        # the order depends on seed and epoch alone, so a resumed run takes the same one
-        order = np.random.default_rng([args.seed, epoch]).permutation(train_rows)
-        batches = [order[i : i + args.batch_size] for i in range(0, len(order), args.batch_size)]
-        total, seen = 0.0, 0
-        for step, batch in enumerate(batches, start=1):
-            loss = engine.train_step(features.batch(batch), *encode(labels[batch]), args.lr)
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"the loss became {loss} in epoch {epoch}, step {step}: the last good epoch is kept in "
-                    f"{run.path}; try a smaller --lr than {args.lr:g}"
-                )
-            total, seen = total + loss * len(batch), seen + len(batch)
-            on_event(EpochProgress(epoch, args.epochs, step, len(batches), total / seen))
-        val_loss, val_metric = _measure(engine, features, labels, encode, val_rows, args.batch_size)
-        seconds, metric = time.monotonic() - started, TASK_METRICS[manifest.task]
-        end = EpochEnd(epoch, args.epochs, total / len(order), seconds, val_loss, val_metric, metric)
-        history = (*history, end)
-        checkpoint = Checkpoint(epoch, engine.parameters(), engine.state(), history)
-        if _best(history) is end:
-            run.write_checkpoint(BEST, checkpoint)
-        run.write_checkpoint(LAST, checkpoint)
-        run.write_results(history)
-        on_event(end)
-    return history
-
-
-def _best(history: tuple[EpochEnd, ...]) -> EpochEnd:
-    """The epoch of the best validation metric, then lowest loss, then the earliest; without validation the last."""
-    if history[-1].val_loss is None:
-        return history[-1]
-    return min(history, key=lambda end: (-(end.val_metric or 0.0), end.val_loss, end.epoch))
-
-
-def _measure(
-    engine: Engine,
-    features: FeatureSet,
-    labels: NDArray[Any],
-    encode: TargetEncoder,
-    rows: NDArray[np.int64],
-    batch_size: int,
-) -> tuple[float | None, float | None]:
-    """Mean loss and the task's metric over `rows`; None and None if there are none."""
-    if len(rows) == 0:
-        return None, None
-    loss = 0.0
-    logits = []
-    for batch in _chunks(rows, batch_size):
-        batch_loss, batch_logits = engine.evaluate(features.batch(batch), *encode(labels[batch]))
-        loss += batch_loss * len(batch)
-        logits.append(batch_logits)
-    measured = figures(encode.task, labels[rows], answers(encode.task, np.concatenate(logits), encode))
-    return loss / len(rows), measured[TASK_METRICS[encode.task]]
-
-
-def _prove(
-    run: Run,
-    prepared: Artifacts,
-    args: RunArgs,
-    features: FeatureSet,
-    labels: NDArray[Any],
-    rows: NDArray[np.int64],
-    threads: int,
-) -> Validation:
-    """Keep the engine's logits with the best weights, for deploy() to compare the deployed file with."""
-    best = run.read_checkpoint(BEST)
-    assert best is not None, "training wrote it"
-    session = open_engine(args.engine, prepared, best.engine_state, threads=threads, optimizer=args.optimizer)
-    encode = _encoder(prepared.manifest, args)
-    logits = [
-        session.evaluate(features.batch(batch), *encode(labels[batch]))[1] for batch in _chunks(rows, args.batch_size)
-    ]
-    validation = Validation(
-        paths=tuple(features.samples[row].place for row in rows),
-        digests=tuple(features.digests[row] for row in rows),
-        labels=labels[rows],
-        logits=np.concatenate(logits),
-    )
-    run.write_validation(validation)
-    return validation
-
-
-def _encoder(manifest: Manifest, args: RunArgs) -> TargetEncoder:
-    return TargetEncoder(manifest.task, manifest.outputs, mean=args.target_mean, std=args.target_std)
+def _settled(run: Run, args: RunArgs, prepared: Artifacts, *, resume: bool) -> RunArgs:
+    """Settle what the user left open, by the artifacts, or as the run to be resumed has it."""
+    if args.task != "classification" and (args.label_smoothing or args.class_weights or args.init == "prototype"):
+        raise RunError(
+            f"--label-smoothing, --class-weights and --init prototype are for one class per sample, not for {args.task}"
+        )
+    if args.init == "auto":
+        args = replace(args, init="ridge" if prepared.manifest.head else "zero")
+    if args.lr == 0 and resume and (run.path / ARGS).is_file():
+        args = replace(args, lr=run.read_args().lr)
+    return args
 
 
 def _labels(task: str, features: FeatureSet) -> NDArray[Any]:
@@ -403,11 +323,22 @@ def _check_same(
     run: Run, before: RunArgs, now: RunArgs, samples_before: RunSamples | None, samples_now: RunSamples
 ) -> None:
     """Refuse to continue a run with other settings or other data."""
+    if now.epochs != before.epochs and (now.schedule != "constant" or now.warmup):
+        raise RunError(
+            f"{run.path} cannot be resumed for {now.epochs} epochs, because its learning rate follows a schedule "
+            f"of {before.epochs}: repeat the first command with --resume, or start anew with --force"
+        )
     for name in (
         "artifacts_sha256",
         "val_fraction",
         "batch_size",
         "lr",
+        "init",
+        "schedule",
+        "warmup",
+        "patience",
+        "label_smoothing",
+        "class_weights",
         "seed",
         "engine",
         "optimizer",
@@ -493,8 +424,3 @@ def _report_rejected(rejected: tuple[Rejected, ...], on_event: OnEvent, limit: i
         on_event(Note(f"left out {item.name}: {item.reason}"))
     if len(rejected) > limit:
         on_event(Note(f"and {len(rejected) - limit} more samples were left out; metrics.json names them all"))
-
-
-def _chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgetl import finetune, write_report
+from edgetl.artifacts import Optimizer
 from edgetl.data import content_digest
 from edgetl.errors import RunError
-from edgetl.events import Event, Note
+from edgetl.events import EpochEnd, Event, Note
+from edgetl.report import text
 from edgetl.report.charts import Series, epoch_ticks, line_chart, nice_ticks
 from edgetl.report.findings import gather
 from edgetl.report.page import page
@@ -85,7 +87,22 @@ def make_run(
     run = Run(path)
     run.write_args(
         RunArgs(
-            "0.1.0", "/gone/artifacts", "0" * 64, "/data", None, 0.2, tuple(labels), epochs, 32, 1e-3, 0, "portable"
+            edgetl_version="0.1.0",
+            artifacts="/gone/artifacts",
+            artifacts_sha256="0" * 64,
+            data="/data",
+            val=None,
+            val_fraction=0.2,
+            labels=tuple(labels),
+            epochs=epochs,
+            batch_size=32,
+            lr=1e-3,
+            seed=0,
+            engine="portable",
+            optimizer=Optimizer("sgd", momentum=0.5),
+            micro_batch=None,
+            provider="CPUExecutionProvider",
+            provider_options={},
         )
     )
     truth = rng.integers(0, len(labels), samples)
@@ -132,10 +149,10 @@ def test_the_page_of_a_real_run(digits_run: Path, tmp_path: Path) -> None:
 
 def test_finetune_writes_it_and_force_removes_the_old_one(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
     finetune(digits_artifacts, digits / "train", out=tmp_path / "run", epochs=1)
-    assert "epoch 1 of 1" in read(tmp_path / "run").text
+    assert re.search(r"epoch [01] of 1", read(tmp_path / "run").text)
 
     def interrupt(event: Event) -> None:
-        if type(event).__name__ == "EpochEnd":
+        if isinstance(event, EpochEnd) and event.epoch == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -211,11 +228,34 @@ def test_accuracy_before_and_after(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["a", "b"], before=True)
     result = write_report(run.path)
     assert result.accuracy_before == 0.125
-    assert "12.5% before →" in read(run.path).text
+    assert "12.5% at the start →" in read(run.path).text
     best = gather(run).best
     assert best is not None
     assert best.epoch == 4  # the lowest loss of the highest accuracy
     assert write_report(make_run(tmp_path / "other", ["a", "b"]).path).accuracy_before is None
+
+
+def test_a_start_that_no_epoch_betters(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a", "b"], before=True)
+    file = run.path / "results.csv"
+    file.write_text(file.read_text().replace("0.125", "0.999"))
+    assert write_report(run.path).accuracy == 0.999
+    assert "99.9%at the start, which no epoch bettered" in read(run.path).text
+    only = make_run(tmp_path / "only", ["a", "b"], before=True, epochs=0)
+    assert write_report(only.path).accuracy == 0.125
+    assert "bettered" not in read(only.path).text
+
+
+def test_settings_and_where_it_ran(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a", "b"])
+    metrics = run.read_metrics()
+    run.write_metrics({**(metrics or {}), "placement": {"features": {"X": 0.75, "CPUExecutionProvider": 0.25}}})
+    write_report(run.path)
+    found = read(run.path).text
+    assert "optimizersgd;" in found
+    assert "momentum 0.5" in found
+    assert "features ran onX 75.0%, CPUExecutionProvider 25.0%" in found
+    assert "micro batch" not in found
 
 
 def test_without_validation_data_training_pictures_prove_nothing(tmp_path: Path) -> None:
@@ -229,12 +269,21 @@ def test_without_validation_data_training_pictures_prove_nothing(tmp_path: Path)
 
 def test_one_epoch_and_none(tmp_path: Path) -> None:
     write_report(make_run(tmp_path / "one", ["a", "b"], epochs=1).path)
-    assert "The figures of the epoch" in read(tmp_path / "one").text
+    assert "epoch 1 of 1" in read(tmp_path / "one").text
     bare = make_run(tmp_path / "bare", ["a", "b"], finished=False)
     (bare.path / "results.csv").unlink()
     (bare.path / "samples.json").unlink()
     assert not write_report(bare.path).finished
     assert "0 of 4 epochs" in read(bare.path).text
+
+
+def test_what_was_measured_of_an_earlier_best_epoch_is_not_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["a", "b"])
+    with open(run.path / "results.csv", "a") as file:
+        file.write("5,0.1,0.1,0.99,0.5,x\n")  # resumed, and interrupted again
+    result = write_report(run.path)
+    assert (result.finished, result.accuracy, result.mistakes) == (False, 0.99, None)
+    assert "Most wrong" not in read(run.path).text
 
 
 def test_nothing_is_wrong(tmp_path: Path) -> None:
@@ -414,3 +463,31 @@ def test_a_long_curve_keeps_its_ends_and_its_best() -> None:
     assert "in epoch 1 to" in drawn
     assert "in epoch 10000" in drawn
     assert 'class="ring"' in drawn
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (text.percent(0.6445), "64.5%"),
+        (text.percent(0.0), "0.0%"),
+        (text.percent(0.0001), "<0.1%"),
+        (text.percent(0.9999), ">99.9%"),
+        (text.percent(None), "–"),
+        (text.short_percent(0.997), ">99%"),
+        (text.short_percent(0.0123), "1.2%"),
+        (text.number(1.07079), "1.071"),
+        (text.number(0.00012345), "0.000123"),
+        (text.number(float("nan")), "–"),
+        (text.duration(0.0551), "55 ms"),
+        (text.duration(59.94), "59.9 s"),
+        (text.duration(59.97), "1 min 00 s"),
+        (text.duration(3599.6), "1 h 00 min"),
+        (text.duration(5025.3), "1 h 23 min"),
+        (text.megabytes(0.0312), "31 kB"),
+        (text.megabytes(8.94), "8.9 MB"),
+        (text.megabytes(25276.5), "25.3 GB"),
+        (text.count(2223872), "2,223,872"),
+    ],
+)
+def test_figures_as_text(shown: str, expected: str) -> None:
+    assert shown == expected

@@ -10,7 +10,20 @@ from edgetl.events import Event, Note
 from edgetl.run import ARGS, METRICS, RESULTS, EpochResult, Run, RunArgs
 from edgetl.runs import SORTS, best_result
 
-ARGUMENTS = RunArgs("0.1.0", "/gone/artifacts", "0" * 64, "/data", None, 0.2, ("a", "b"), 3, 32, 1e-3, 0, "portable")
+ARGUMENTS = RunArgs(
+    edgetl_version="0.1.0",
+    artifacts="/gone/artifacts",
+    artifacts_sha256="0" * 64,
+    data="/data",
+    val=None,
+    val_fraction=0.2,
+    labels=("a", "b"),
+    epochs=3,
+    batch_size=32,
+    lr=1e-3,
+    seed=0,
+    engine="portable",
+)
 
 
 def make_run(
@@ -109,8 +122,10 @@ def test_the_best_epoch() -> None:
         return EpochResult(epoch, 1.0, loss, accuracy, 1.0)
 
     assert best_result(()) is None
-    assert best_result((end(0, 0.1, 0.9),)) is None
-    results = (end(0, 0.1, 0.9), end(1, 0.5, 0.7), end(2, 0.4, 0.7), end(3, 0.4, 0.7), end(4, 0.1, 0.6))
+    assert best_result((end(0, 0.1, 0.9), end(1, 0.1, 0.8))) == end(0, 0.1, 0.9)
+    results = (end(0, 0.1, 0.1), end(1, 0.5, 0.7), end(2, 0.4, 0.7), end(3, 0.4, 0.7), end(4, 0.1, 0.6))
     assert best_result(results) == results[2]
+    assert best_result(results, {"best_epoch": 3}) == results[3]  # as close as to be equal in six digits
+    assert best_result(results, {"best_epoch": 99}) == results[2]
     assert best_result((end(1, None, None), end(2, None, None))) == end(2, None, None)
     assert best_result((end(1, math.nan, 0.5), end(2, 9.0, 0.5))) == end(2, 9.0, 0.5)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgetl.report.text import escaped
 
 WIDTH, HEIGHT = 440, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 16, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 26, 40
 _MOST_POINTS = 400
 _MOST_HINTS = 120
 
@@ -81,10 +81,9 @@ def line_chart(
     if mark is not None and math.isfinite(mark[1]):
         x, y = across(mark[0]), up(mark[1])
         anchor = "start" if x < WIDTH / 4 else "end" if x > 3 * WIDTH / 4 else "middle"
-        below = y < _TOP + 14
         parts.append(
             f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>'
-            f'<text class="mark" x="{x:.1f}" y="{y + 21 if below else y - 11:.1f}" text-anchor="{anchor}">'
+            f'<text class="mark" x="{x:.1f}" y="{y - 11:.1f}" text-anchor="{anchor}">'
             f"{escaped(f'best {show(mark[1])}')}</text>"
         )
     return "".join(parts) + "</svg>"

@@ -103,10 +103,11 @@ def gather(run: Run) -> Findings:
         RunError: it is no run, or a file of it is damaged.
     """
     args, samples, results, figures = run.read_args(), run.read_samples(), run.read_results(), run.read_metrics()
-    # without validation pictures that file holds training pictures, which say nothing about the model's worth
-    validated = (
-        args.task == "classification" and bool(samples and samples.val_digests) and (run.path / VALIDATION).is_file()
-    )
+    finished = is_finished(figures, results)
+    # without validation samples that file holds training samples, which say nothing about the model's worth;
+    # of a run that is being continued it is of an earlier best epoch
+    proven = finished and bool(samples and samples.val_digests) and (run.path / VALIDATION).is_file()
+    validated = args.task == "classification" and proven
     weights = run.path / BEST
     return Findings(
         path=run.path,
@@ -114,9 +115,9 @@ def gather(run: Run) -> Findings:
         samples=samples,
         results=results,
         metrics=figures,
-        finished=is_finished(figures, results),
+        finished=finished,
         before=next((result for result in results if result.epoch == 0), None),
-        best=best_result(results),
+        best=best_result(results, figures if finished else None),
         measured=measure(run, len(args.labels)) if validated else None,
         origin=origin_of(args),
         weights_mb=weights.stat().st_size / 1e6 if weights.is_file() else None,

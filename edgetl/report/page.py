@@ -38,6 +38,11 @@ _WORDS = {
     "mae": "Mean absolute error",
     "rmse": "Root mean squared error",
 }
+_TOLD_ELSEWHERE = (
+    *("edgetl_version", "artifacts", "artifacts_sha256", "data", "val", "val_fraction", "labels"),
+    *("engine", "provider", "provider_options"),
+)
+_CPU = "CPUExecutionProvider"
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -93,8 +98,8 @@ def _header(findings: Findings) -> str:
         done = findings.results[-1].epoch if findings.results else 0
         lines.append(
             f'<p class="notice">This run is not finished: {done} of {args.epochs} epochs are done. '
-            "Repeat its <code>edgetl finetune</code> command with <code>--resume</code> to continue it"
-            "; classes and mistakes are measured at its end.</p>"
+            "Repeat its <code>edgetl finetune</code> command with <code>--resume</code> to continue it; "
+            "classes and mistakes are measured at its end.</p>"
         )
     return "\n".join(lines) + "</header>"
 
@@ -136,8 +141,8 @@ def _accuracy_tile(findings: Findings) -> str:
         why = "no epoch is finished yet" if best is None else "no pictures were kept for validation"
         return _tile("Accuracy", text.MISSING, f"{why}; <code>edgetl evaluate</code> measures a deployed model")
     figure = text.percent(best.val_accuracy)
-    if before is not None and before.val_accuracy is not None:
-        figure = f'<span class="from">{text.percent(before.val_accuracy)} before →</span> {figure}'
+    if before is not None and before.val_accuracy is not None and best.epoch > 0:
+        figure = f'<span class="from">{text.percent(before.val_accuracy)} at the start →</span> {figure}'
     small = f"in epoch {best.epoch}, on {text.count(findings.val_count)} validation pictures"
     if findings.measured:
         summary = findings.measured.summary
@@ -148,6 +153,8 @@ def _accuracy_tile(findings: Findings) -> str:
             f"{low:.0%} to {high:.0%} of such pictures (95% confidence); "
             f"always naming the commonest class would reach {share:.0%}"
         )
+    if best.epoch == 0 and len(findings.results) > 1:
+        small = f"at the start, which no epoch bettered: {small}"
     return _tile("Accuracy", figure, small)
 
 
@@ -192,7 +199,7 @@ def _curves(findings: Findings) -> str:
     grid = "two" if all(figures) else "single"
     return (
         f'<section><h2>Curves</h2><div class="{grid}">{"".join(figures)}</div>'
-        f"{_details(f'The figures of {_epochs(results)}', _epoch_table(results, best))}</section>"
+        f"{_details('Epoch by epoch', _epoch_table(results, best))}</section>"
     )
 
 
@@ -213,21 +220,10 @@ def _series(results: Sequence[EpochResult], name: str) -> tuple[tuple[int, float
     return tuple((epoch, value) for epoch, value in values if value is not None)
 
 
-def _epochs(results: Sequence[EpochResult]) -> str:
-    last = results[-1].epoch
-    return (
-        "the epoch"
-        if last == 1
-        else f"all {last:,} epochs"
-        if last <= _EPOCH_ROWS
-        else f"the last {_EPOCH_ROWS} epochs"
-    )
-
-
 def _epoch_table(results: Sequence[EpochResult], best: EpochResult | None) -> str:
     rows = (
         [
-            f"{result.epoch}{' (best)' if best and best.epoch == result.epoch else ''}",
+            f"{result.epoch}{' (best)' if result == best else ''}",
             text.number(result.train_loss),
             text.number(result.val_loss),
             text.percent(result.val_accuracy),
@@ -236,7 +232,8 @@ def _epoch_table(results: Sequence[EpochResult], best: EpochResult | None) -> st
         for result in results[-_EPOCH_ROWS:]
     )
     heads = ("Epoch", "Training loss", "Validation loss", "Accuracy", "Time")
-    return _table(heads, rows, numbers=range(1, 5))
+    cut = f"The last {_EPOCH_ROWS}; results.csv has all" if len(results) > _EPOCH_ROWS else ""
+    return _table(heads, rows, numbers=range(1, 5), caption=cut)
 
 
 def _measured(findings: Findings) -> Iterator[str]:
@@ -248,14 +245,15 @@ def _measured(findings: Findings) -> Iterator[str]:
         "recognised; of the pictures that were said to be of that class, <em>precision</em> is the share that were. "
         "<em>Support</em> is the number of its pictures.</p>"
     )
-    order = list(range(len(labels)))
-    if len(labels) > MATRIX_CLASSES:
-        items = measured.summary.classes
-        order = sorted((i for i in order if items[i].support), key=lambda i: (items[i].f1 or 0.0, i))
-        yield f'<div class="card">{_class_table(measured, labels, order[:_WORST_CLASSES], "The worst, by F1")}</div>'
-        yield _details(f"All {len(labels):,} classes", _class_table(measured, labels, range(len(labels))))
+    everything = _class_table(measured, labels, range(len(labels)))
+    if len(labels) <= MATRIX_CLASSES:
+        yield f'<div class="card">{everything}</div>'
     else:
-        yield f'<div class="card">{_class_table(measured, labels, order)}</div>'
+        items = measured.summary.classes
+        occurring = (i for i, item in enumerate(items) if item.support)
+        worst = sorted(occurring, key=lambda i: (items[i].f1 or 0.0, i))[:_WORST_CLASSES]
+        yield f'<div class="card">{_class_table(measured, labels, worst, "The worst, by F1")}</div>'
+        yield _details(f"All {len(labels):,} classes", everything)
     yield "</section>"
     yield _confusion(measured, labels)
 
@@ -405,16 +403,7 @@ def _settings(findings: Findings) -> Iterator[tuple[str, str]]:
     if samples and (common := _common(samples.val_paths)):
         yield "validated on", common
     for name, value in schema.to_json(args).items():
-        if name not in (
-            "edgetl_version",
-            "artifacts",
-            "artifacts_sha256",
-            "data",
-            "val",
-            "val_fraction",
-            "labels",
-            "engine",
-        ) and (value or not isinstance(value, list)):
+        if name not in _TOLD_ELSEWHERE and value not in (None, {}, []):
             yield _WORDS.get(name, name.replace("_", " ")), _plain(value)
 
 
@@ -445,8 +434,10 @@ def _machine(findings: Findings) -> Iterator[tuple[str, str]]:
     figures = findings.metrics or {}
     machine = figures.get("machine")
     yield "engine", str(figures.get("engine", findings.args.engine))
-    if "provider" in figures:
-        yield "provider", str(figures["provider"])
+    yield "provider", findings.args.provider
+    if findings.args.provider_options:
+        yield "its options", _plain(findings.args.provider_options)
+    yield from _placements(figures.get("placement"))
     yield "edgetl", findings.args.edgetl_version
     if not isinstance(machine, dict):
         return
@@ -457,6 +448,15 @@ def _machine(findings: Findings) -> Iterator[tuple[str, str]]:
         yield "memory", text.megabytes(memory)
     if machine.get("platform"):
         yield "system", str(machine["platform"])
+
+
+def _placements(placement: Any) -> Iterator[tuple[str, str]]:
+    """What ran where, in shares of the time, if any of it ran elsewhere than on the CPU."""
+    shares = placement if isinstance(placement, dict) else {}
+    if any(provider != _CPU for found in shares.values() for provider in found):
+        for what, found in shares.items():
+            if found:
+                yield f"{what} ran on", ", ".join(f"{name} {text.percent(share)}" for name, share in found.items())
 
 
 def _left_out(findings: Findings) -> str:
@@ -528,6 +528,9 @@ def _list(facts: Iterator[tuple[str, str]]) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_plain, value)) or text.MISSING
+    if isinstance(value, dict):
+        told = (f"{name.replace('_', ' ')} {_plain(item)}" for name, item in value.items() if item is not None)
+        return "; ".join(told).removeprefix("name ")
     return text.MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

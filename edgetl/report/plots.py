@@ -94,7 +94,8 @@ def _curves(results: Sequence[EpochResult], best: EpochResult | None) -> Figure:
         _line(axes[-1], results, name, label=label, color=colour, linestyle=dashes)
     axes[-1].set_title("Loss")
     axes[-1].set_ylim(bottom=0)
-    axes[-1].legend()
+    if axes[-1].lines:
+        axes[-1].legend()
     if has_accuracy:
         _line(axes[0], results, "val_accuracy", label="validation", color=_ACCENT)
         axes[0].set_title("Accuracy")

@@ -69,7 +69,7 @@ def duration(seconds: float | None) -> str:
     """Seconds, minutes or hours."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s" if seconds >= 0.1 else f"{1000 * seconds:.0f} ms"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -80,4 +80,6 @@ def megabytes(value: float | None) -> str:
     """A size given in 10^6 bytes."""
     if value is None or not math.isfinite(value):
         return MISSING
+    if value < 0.95:
+        return f"{1e3 * value:.0f} kB"
     return f"{value / 1e3:.1f} GB" if value >= 1000 else f"{value:.0f} MB" if value >= 10 else f"{value:.1f} MB"

@@ -1,4 +1,4 @@
-"""Standard operators that onnxruntime-training writes in more steps than it takes."""
+"""Standard operators that onnxruntime-training writes in more steps than it takes, or that run faster otherwise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 
 from edgetl.preparation.decompose.builder import Builder, Rule
+from edgetl.preparation.lower import convolution
 
 
 def and_(node: onnx.NodeProto, op: Builder) -> str | None:
@@ -57,4 +58,4 @@ def _and_constant(op: Builder, name: str | None, op_type: str) -> tuple[str | No
     return (node.input[0], float(value)) if value is not None and value.ndim == 0 else (None, None)
 
 
-RULES: dict[str, Rule] = {"And": and_, "Clip": clip, "Reshape": reshape}
+RULES: dict[str, Rule] = {"And": and_, "Clip": clip, "Conv": convolution.conv, "Reshape": reshape}

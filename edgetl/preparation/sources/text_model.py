@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import torch
 from torch import nn
 
 from edgetl import defaults
 from edgetl.artifacts import TOKENIZER, TextPreprocessing
 from edgetl.errors import ModelError
+from edgetl.preparation.sources.export import export
 from edgetl.preparation.sources.transformers_model import import_transformers, loading, pretrained, source_of
 
 if TYPE_CHECKING:
@@ -42,8 +44,8 @@ def load(
     *,
     max_length: int | None = None,
     dynamic_length: bool = False,
-) -> tuple[nn.Module, TextPreprocessing, str]:
-    """Load the network from the hub or a directory: safetensors only, and none of the repository's code.
+) -> tuple[onnx.ModelProto, tuple[str, ...], TextPreprocessing, str]:
+    """Load and export a network of the hub or a directory: safetensors only, and none of the repository's code.
 
     A classifier is taken as it is. Any other encoder gets a linear layer on its pooled last layer: the
     mean over the tokens, or the first token where the record of sentence-transformers says so.
@@ -54,11 +56,11 @@ def load(
         dynamic_length: whether texts keep their own length.
 
     Returns:
-        The network, which takes the preprocessing's inputs in their order and returns scores; and the
-        content of `tokenizer.json`.
+        The graph, whose inputs are the preprocessing's, `batch_` before their names; its parameters; and
+        the content of `tokenizer.json`.
 
     Raises:
-        ModelError: Transformers is not installed, or the model or its tokenizer cannot be had.
+        ModelError: Transformers is not installed, or the model or its tokenizer cannot be had or exported.
     """
     transformers = import_transformers()
     with loading(name):
@@ -87,7 +89,18 @@ def load(
         token_type_ids="token_type_ids" in takes and getattr(config, "type_vocab_size", 0) > 1,
     )
     _check_vocabulary(name, config, tokenizer)
-    return _taking(module, text, scores), text, tokenizer
+    model, parameters = export(_taking(module, text, scores), text.inputs)
+    _rename_inputs(model.graph)
+    return model, parameters, text, tokenizer
+
+
+def _rename_inputs(graph: onnx.GraphProto) -> None:
+    """Leave the usual names to the inputs of the deployed model, which has no batch."""
+    names = {value.name: f"batch_{value.name}" for value in graph.input}
+    for value in graph.input:
+        value.name = names[value.name]
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def _logits(module: nn.Module, forward: Callable[..., Any], feeds: Mapping[str, torch.Tensor]) -> Any:
