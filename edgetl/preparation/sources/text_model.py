@@ -72,7 +72,7 @@ def load(
         scores: Callable[..., torch.Tensor] = _logits
     else:
         module = pretrained(transformers.AutoModel, name, config, weights, replaced=("pooler.",))
-        module.classifier = nn.Linear(config.hidden_size, 2)
+        module.add_module("classifier", nn.Linear(config.hidden_size, 2))
         scores = _POOLED[_pooling(name)]
     tokenizer = _file(name, TOKENIZER)
     if tokenizer is None:
@@ -110,11 +110,11 @@ def _logits(module: nn.Module, forward: Callable[..., Any], feeds: Mapping[str, 
 def _mean(module: nn.Module, forward: Callable[..., Any], feeds: Mapping[str, torch.Tensor]) -> Any:
     tokens = forward(module, **feeds, return_dict=True).last_hidden_state
     mask = feeds["attention_mask"].unsqueeze(-1).to(tokens.dtype)
-    return module.classifier((tokens * mask).sum(1) / mask.sum(1).clamp(min=1e-9))
+    return module.get_submodule("classifier")((tokens * mask).sum(1) / mask.sum(1).clamp(min=1e-9))
 
 
 def _first(module: nn.Module, forward: Callable[..., Any], feeds: Mapping[str, torch.Tensor]) -> Any:
-    return module.classifier(forward(module, **feeds, return_dict=True).last_hidden_state[:, 0])
+    return module.get_submodule("classifier")(forward(module, **feeds, return_dict=True).last_hidden_state[:, 0])
 
 
 _POOLED = {"mean": _mean, "cls": _first}
@@ -155,14 +155,13 @@ def _pooling(name: str) -> str:
     record = _file(name, _POOLING)
     if record is None:
         return "mean"
-    chosen = [key.removeprefix("pooling_mode_") for key, value in json.loads(record).items() if value is True]
-    chosen = [key.removesuffix("_tokens").removesuffix("_token") for key in chosen if key in _MODES]
-    if len(chosen) != 1 or chosen[0] not in _POOLED:
-        raise ModelError(f"hf:{name} pools its tokens as edgetl cannot ({_POOLING}: {', '.join(chosen) or 'nothing'})")
-    return chosen[0]
+    modes = [key for key, value in json.loads(record).items() if key.startswith("pooling_mode_") and value]
+    if len(modes) != 1 or modes[0] not in _MODES:
+        raise ModelError(f"hf:{name} pools its tokens as edgetl cannot ({_POOLING}: {', '.join(modes) or 'nothing'})")
+    return _MODES[modes[0]]
 
 
-_MODES = {"cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"}
+_MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
 
 def _length(name: str, config: Any, asked: int | None) -> int:
