@@ -2,6 +2,8 @@
 
 import csv
 import json
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ TOPICS = {
 }
 PLACES = ("kitchen", "garden", "cellar", "hall", "attic")
 LENGTH = 14
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +124,7 @@ def test_everything_trains_on_the_tokens_themselves(engine: str, topics: Path, t
         f"hf:{tmp_path / 'encoder'}", out=tmp_path / "art", labels_from=topics, max_length=12, train=("all",)
     )
     settings: dict[str, Any] = {
-        "epochs": 10, "lr": 0.01, "init": "zero", "engine": engine, "cache": tmp_path / "cache"
+        "epochs": 10, "batch_size": 6, "lr": 0.005, "init": "zero", "engine": engine, "cache": tmp_path / "cache"
     }  # fmt: skip
     result = edgetl.finetune(tmp_path / "art", topics, out=tmp_path / "run", **settings)
     assert result.best_epoch > 0
@@ -202,3 +205,15 @@ def test_what_depends_on_the_length_needs_a_fixed_one(model: Path, tmp_path: Pat
         )
     with pytest.raises(EdgetlError, match="are of texts"):
         edgetl.prepare("timm:resnet18", out=tmp_path / "art", classes=2, max_length=12)
+
+
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are not in this copy")
+def test_the_example_of_sentences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sentences.py", "--out", str(tmp_path)])
+    monkeypatch.setenv("EDGETL_CACHE", str(tmp_path / "cache"))
+    runpy.run_path(str(EXAMPLES / "sentences.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "'play the next song in the garden' is about music" in printed
+    assert (tmp_path / "commands.onnx").is_file()
