@@ -6,12 +6,14 @@ a spread.
 
 - `pytorch`: the whole network on pictures at every step, as PyTorch's users do it.
 - `ort-training`: edgetl's engine of that name, on features.
-- `portable`: edgetl's portable engine in the same onnxruntime-training, on features.
-- `portable-stock`: the same in another onnxruntime, that of --stock-python.
+- `portable`: edgetl's portable engine in onnxruntime-training's onnxruntime, on features.
+- `portable-stock`: the same in the onnxruntime of --stock-python, on features.
 
-    python benchmarks/train_step.py --stock-python STOCK_ENV/bin/python --json train_step.json
+    python benchmarks/train_step.py --device-python DEVICE_ENV/bin/python \\
+        --stock-python STOCK_ENV/bin/python --json train_step.json
 
-The interpreter that runs this file needs edgetl[dev]; the stock one edgetl[device] only. Children
+The interpreter that runs this file needs edgetl[dev]; the device's edgetl[ort-training] and the stock
+one edgetl[device] only, both without torch, which would count as memory. Children
 inherit the environment: where torchvision does not match torch, PYTHONPATH=tests/torchvision_standin
 helps. Linux only, for the peak memory.
 """
@@ -65,7 +67,8 @@ def main() -> None:
         runs = list(measure(jobs, options))
     if options.json:
         machine = {"processor": processor(), "threads": options.threads, "load": load}
-        machine["workstation"], machine["stock"] = versions(sys.executable), versions(options.stock_python)
+        for name in ("workstation", "device", "stock"):
+            machine[name] = versions(sys.executable if name == "workstation" else getattr(options, f"{name}_python"))
         options.json.write_text(json.dumps({"machine": machine, "runs": runs}, indent=2) + "\n", encoding="utf-8")
     print(table(runs))
     print(f"\nBatch {options.batch_size}, {options.threads} threads, median of {options.repeat}; {processor()}.")
@@ -82,14 +85,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=5, help="steps of each process, of which the median")
     parser.add_argument("--repeat", type=int, default=3, help="processes of each competitor, of which the median")
     parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--device-python", default=sys.executable, help="runs ort-training and portable")
     parser.add_argument("--stock-python", default=sys.executable, help="runs portable-stock")
     parser.add_argument(
         "--artifacts", type=Path, help="keep the prepared directories here, and use those that are there"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the numbers of every run")
     options = parser.parse_args()
-    if shutil.which(options.stock_python) is None:
-        parser.error(f"{options.stock_python} is no program")
+    for python in (options.device_python, options.stock_python):
+        if shutil.which(python) is None:
+            parser.error(f"{python} is no program")
     if min(options.repeat, options.steps, options.batch_size, options.threads) < 1:
         parser.error("--repeat, --steps, --batch-size and --threads must be at least 1")
     return options
@@ -110,16 +115,17 @@ def measure(jobs: Sequence[Job], options: argparse.Namespace) -> list[Run]:
     for job in jobs:
         for _ in range(options.repeat):
             for name in options.competitors:
-                found = json.loads(run(command(name, job, options.stock_python)).splitlines()[-1])
-                log(f"{job.network}, {job.policy}, {name}: {found['wall_ms']:.1f} ms, {found['peak_rss_mb']:.0f} MB")
+                found = json.loads(run(command(name, job, options)).splitlines()[-1])
+                numbers = f"{found['wall_ms']:.1f} ms, CPU {found['cpu_ms']:.1f} ms, {found['peak_rss_mb']:.0f} MB"
+                log(f"{job.network}, {job.policy}, {name}: {numbers}")
                 runs.append({"network": job.network, "policy": job.policy, "competitor": name, **found})
     return runs
 
 
-def command(name: str, job: Job, stock_python: str) -> list[str]:
+def command(name: str, job: Job, options: argparse.Namespace) -> list[str]:
     if name == "pytorch":
         return [sys.executable, str(HERE / "step_pytorch.py"), job.save()]
-    python = stock_python if name == "portable-stock" else sys.executable
+    python = options.stock_python if name == "portable-stock" else options.device_python
     return [python, str(HERE / "step_edgetl.py"), name.removesuffix("-stock"), job.save()]
 
 

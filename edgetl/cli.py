@@ -179,7 +179,7 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     options["model_args"] = dict(_key_value(item, "--model-arg") for item in options["model_args"])
     options["audio"] = dict(_key_value(item, "--audio-arg") for item in options["audio"])
     if options["input_shape"] is not None:
-        options["input_shape"] = tuple(map(int, _numbers(options["input_shape"], "--input-shape") or ()))
+        options["input_shape"] = _numbers(options["input_shape"], "--input-shape", int)
 
     with _reporting(as_json) as display:
         import edgetl
@@ -251,6 +251,22 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 @click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better one.")
 @click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
 @click.option("--class-weights", type=click.Choice(["balanced"]), help="Let every class count alike.")
+@click.option(
+    "--augment",
+    type=click.Choice(["light", "strong"]),
+    help="Train on other views of each sample, too; they are cached.",
+)
+@click.option(
+    "--views", type=click.IntRange(min=1), default=defaults.VIEWS, show_default=True, help="Views that --augment makes."
+)
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Whether views of pictures may be mirrored.")
+@click.option(
+    "--cache-precision",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="float16 halves the cache and rounds the features.",
+)
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -570,13 +586,14 @@ def _runs_table(found: Sequence[RunSummary]) -> tuple[Sequence[str], Sequence[Se
     return heads, rows
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+def _numbers(text: str | None, option: str, kind: Callable[[str], Any] = float) -> tuple[Any, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers", param_hint=option) from None
+        what = "whole numbers" if kind is int else "numbers"
+        raise click.BadParameter(f"{text!r} is not a list of {what}", param_hint=option) from None
 
 
 def _positive(text: str, option: str) -> float:

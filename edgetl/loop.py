@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent
 from edgetl.features import FeatureSet
 from edgetl.initialization import head_inputs, prototype, ridge
 from edgetl.providers import Provider
-from edgetl.rate import TRIAL_STEPS, find_rate
+from edgetl.rate import LEFT_OUT, TRIAL_STEPS, find_rate
 from edgetl.run import BEST, LAST, Checkpoint, Run, RunArgs, Validation
 from edgetl.schedule import learning_rate
 from edgetl.targets import METRICS, TargetEncoder, answers, balanced_weights, figures
@@ -99,21 +99,25 @@ def initial_head(job: Job) -> dict[str, NDArray[np.float32]]:
     return {head.weight: found.weight, head.bias: found.bias}
 
 
-def find_learning_rate(job: Job, initial: Mapping[str, NDArray[np.float32]]) -> float:
-    """Try rates from the start that training will have, on its first batches; see `edgetl.rate`."""
-    encode = job.encoder
+def find_learning_rate(job: Job) -> float:
+    """Try rates from the start that training will have, on a part of the training samples; see `edgetl.rate`."""
     order = np.random.default_rng([job.args.seed, 0]).permutation(job.train_rows)
-    batches = list(_chunks(order, job.args.batch_size))[:TRIAL_STEPS]
+    kept = max(1, round(len(order) * (1 - LEFT_OUT)))
+    # the head must not have seen what judges it
+    part = replace(job, train_rows=order[:kept], val_rows=order[kept:] if kept < len(order) else order)
+    initial = initial_head(part)
+    batches = list(_chunks(part.train_rows, job.args.batch_size))
+    steps = min(TRIAL_STEPS, len(batches) * max(job.args.epochs, 1))
+    encode = job.encoder
 
     def trial(rate: float) -> float:
-        engine = job.open_engine(initial=initial)
-        losses = []
-        for step in range(TRIAL_STEPS):
+        engine = part.open_engine(initial=initial)
+        for step in range(steps):
             batch = batches[step % len(batches)]
-            losses.append(engine.train_step(job.features.batch(batch), *encode(job.labels[batch]), rate))
-            if not math.isfinite(losses[-1]):
+            loss = engine.train_step(job.features.batch(batch), *encode(job.labels[batch]), rate)
+            if not math.isfinite(loss):
                 return math.inf
-        return float(np.mean(losses[-min(len(batches), TRIAL_STEPS // 4) :]))
+        return _evaluate(part, engine, part.val_rows)[0]
 
     rate = find_rate(trial)
     job.on_event(Note(f"learning rate {rate:g}, from short trials"))
@@ -151,12 +155,13 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
             break
         started = time.monotonic()
         # the order depends on seed and epoch alone, so a resumed run takes the same one
-        order = np.random.default_rng([args.seed, epoch]).permutation(job.train_rows)
+        rng = np.random.default_rng([args.seed, epoch])
+        order = rng.permutation(job.train_rows)
         total, seen = 0.0, 0
         for step, batch in enumerate(_chunks(order, args.batch_size)):
             before = (epoch - 1) * per_epoch + step
             rate = learning_rate(args.lr, args.schedule, args.warmup, before, args.epochs * per_epoch)
-            loss = engine.train_step(job.features.batch(batch), *encode(job.labels[batch]), rate)
+            loss = engine.train_step(job.features.batch(batch, rng), *encode(job.labels[batch]), rate)
             if not math.isfinite(loss):
                 raise RunError(
                     f"the loss became {loss} in epoch {epoch}, step {step + 1}: the last good epoch is kept in "

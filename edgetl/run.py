@@ -79,6 +79,10 @@ class RunArgs:
     patience: int | None = None
     label_smoothing: float = 0.0
     class_weights: str | None = None
+    augment: str | None = None
+    views: int = 0
+    flip: bool = True
+    cache_precision: str = "float32"
     optimizer: Optimizer = field(default_factory=Optimizer)
     micro_batch: int | None = None
     provider: str = CPU

@@ -14,10 +14,11 @@ import edgetl
 from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import Artifacts, Optimizer, load_artifacts
 from edgetl.data import Dataset, Sample, Wanted, open_training, split_stratified, strata
+from edgetl.data.augment import Views
 from edgetl.engines import resolve_engine
 from edgetl.errors import DataError, RunError
 from edgetl.events import Note, OnEvent, Stage, ignore
-from edgetl.features import FeatureSet, Rejected, extract_features
+from edgetl.features import FeatureSet, Rejected, extract_features, extract_views
 from edgetl.loop import Job, best_epoch, find_learning_rate, initial_head, prove, train
 from edgetl.machine import this_machine
 from edgetl.providers import resolve_provider
@@ -107,6 +108,9 @@ def finetune(
     patience: int | None = None,
     label_smoothing: float = 0.0,
     class_weights: str | None = None,
+    augment: str | None = None,
+    views: int = defaults.VIEWS,
+    flip: bool = True,
     seed: int = defaults.SEED,
     resume: bool = False,
     force: bool = False,
@@ -120,6 +124,7 @@ def finetune(
     provider_options: Mapping[str, str] | None = None,
     allow_fallback: bool = False,
     cache: str | Path | None = None,
+    cache_precision: str = "float32",
     threads: int | None = None,
     on_event: OnEvent = ignore,
 ) -> FinetuneResult:
@@ -138,13 +143,17 @@ def finetune(
         lr: the largest learning rate of the schedule; None tries several on the training data and takes
             the best (`edgetl.rate`).
         init: how a new head begins: `zero`, or in closed form from the features, `prototype` or `ridge`
-            (`edgetl.initialization`); `auto` is `ridge` where the head is a linear layer.
+            (`edgetl.initialization`); `auto` is `prototype` for few samples of each class, or else `ridge`,
+            and `zero` where the head is not a linear layer.
         schedule: of the learning rate, one of `edgetl.schedule.SCHEDULES`, behind `warmup`, a share of
             all steps.
         patience: stop after so many epochs in a row without a better one.
         label_smoothing: see `edgetl.targets.TargetEncoder`; for classification.
         class_weights: `balanced` lets every class count alike, however many samples it has; for
             classification.
+        augment: `light` or `strong`: `views` other views of each training sample are put into the cache,
+            and every epoch draws one of them, or the sample itself (`edgetl.data.augment`); `flip` says
+            whether pictures may be mirrored.
         resume: continue the run at `out` from its last finished epoch (or begin, if there is none),
             with the same result as an uninterrupted one.
         force: replace the run at `out`.
@@ -156,6 +165,7 @@ def finetune(
             and, where it takes it, the training step; with `provider_options`.
         allow_fallback: use the CPU where the provider is missing or refuses.
         cache: where features are kept; default `edgetl.features.default_cache_directory()`.
+        cache_precision: `float16` halves the cache and rounds the features.
         threads: how many cores to use; default all that this process may.
         on_event: receives progress (see `edgetl.events`).
 
@@ -195,11 +205,15 @@ def finetune(
         cache=Path(cache) if cache else None,
         threads=threads,
         provider=where,
+        precision=cache_precision,
         on_event=on_event,
     )
     _report_rejected(features.rejected, on_event)
     labels = _labels(manifest.task, features)
     train_rows, val_rows = _divide(features, manifest.task, train_set, val_set, val_fraction, seed)
+    if augment is not None:
+        on_event(Stage(f"{views} views of each"))
+        features = extract_views(features, train_rows, Views(augment, views, seed, flip), on_event)
     duplicates = _report_duplicates(features, train_rows, val_rows, on_event)
     mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
 
@@ -220,6 +234,10 @@ def finetune(
         patience=patience,
         label_smoothing=label_smoothing,
         class_weights=class_weights,
+        augment=augment,
+        views=views if augment else 0,
+        flip=flip,
+        cache_precision=cache_precision,
         seed=seed,
         engine=engine,
         optimizer=Optimizer(
@@ -239,14 +257,14 @@ def finetune(
     )
     samples = _describe(features, train_rows, val_rows)
     with run.lock():
-        args = _settled(run, args, prepared, resume=resume)
+        args = _settled(run, args, prepared, len(train_rows), resume=resume)
         job = Job(prepared, args, features, labels, train_rows, val_rows, threads, where, on_event)
         on_event(Stage("training"))
         training_started = time.monotonic()
         is_new = not (resume and (run.path / LAST).is_file())
         initial = initial_head(job) if is_new else {}
         if args.lr == 0:
-            job = replace(job, args=replace(args, lr=find_learning_rate(job, initial)))
+            job = replace(job, args=replace(args, lr=find_learning_rate(job)))
         last = _begin(run, job.args, samples, resume=resume, force=force)
         session = job.open_engine(last.engine_state if last else None, initial)
         history = train(job, run, session, last)
@@ -282,17 +300,25 @@ def finetune(
     return result
 
 
-def _settled(run: Run, args: RunArgs, prepared: Artifacts, *, resume: bool) -> RunArgs:
+def _settled(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, resume: bool) -> RunArgs:
     """Settle what the user left open, by the artifacts, or as the run to be resumed has it."""
     if args.task != "classification" and (args.label_smoothing or args.class_weights or args.init == "prototype"):
         raise RunError(
             f"--label-smoothing, --class-weights and --init prototype are for one class per sample, not for {args.task}"
         )
     if args.init == "auto":
-        args = replace(args, init="ridge" if prepared.manifest.head else "zero")
+        args = replace(args, init=_best_initialization(prepared, args, samples))
     if args.lr == 0 and resume and (run.path / ARGS).is_file():
         args = replace(args, lr=run.read_args().lr)
     return args
+
+
+def _best_initialization(prepared: Artifacts, args: RunArgs, samples: int) -> str:
+    """Return the initialization that benchmarks/initialization.py found best for so many training samples."""
+    if prepared.manifest.head is None:
+        return "zero"
+    few = samples < defaults.RIDGE_FROM * prepared.manifest.outputs
+    return "prototype" if few and args.task == "classification" else "ridge"
 
 
 def _labels(task: str, features: FeatureSet) -> NDArray[Any]:
@@ -339,6 +365,10 @@ def _check_same(
         "patience",
         "label_smoothing",
         "class_weights",
+        "augment",
+        "views",
+        "flip",
+        "cache_precision",
         "seed",
         "engine",
         "optimizer",

@@ -260,6 +260,7 @@ def test_training_begins_where_the_closed_form_ends(train: Callable[..., Any], t
         {"init": "ridge", "lr": None, "patience": 3},
         {"label_smoothing": 0.1, "class_weights": "balanced"},
         {"optimizer": "sgd", "clip_norm": 0.5, "micro_batch": 7},
+        {"augment": "strong", "views": 2, "cache_precision": "float16"},
     ],
 )
 def test_every_option_resumes_exactly(train: Callable[..., Any], tmp_path: Path, options: dict[str, Any]) -> None:

@@ -38,7 +38,10 @@ def open_arrays(file: Path, wanted: Wanted, *, labelled: bool = True) -> dict[st
             `defaults.MAX_ARRAY_BYTES`.
     """
     if wanted.modality != "array":
-        raise DataError(f"{file} holds arrays, but the network takes {wanted.modality}: prepare with --modality array")
+        raise DataError(
+            f"{file} holds arrays, but the network takes samples of the modality {wanted.modality}: prepare with "
+            "--modality array"
+        )
     arrays = _read(Path(file))
     found: dict[str, Opener] = {}
     for part, pairs in _MEMBERS.items():

@@ -121,6 +121,10 @@ def _read(file: Path) -> _Table:
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise DataError(
+                f"{file} has a value of more than {csv.field_size_limit()} characters: give such texts as JSON Lines"
+            ) from None
         raise DataError(
             f"{file} is not a CSV file ({error}): save it anew, with a line of column names first"
         ) from None

@@ -204,3 +204,11 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
         train(write(tmp_path / "t.txt", "x"), IMAGES)
     with pytest.raises(DataError, match="says nothing of regression"):
         train(write(tmp_path / "a" / "x.png", "x").parents[1], Wanted(task="regression"))
+
+
+def test_a_value_that_is_too_long_for_csv(tmp_path: Path) -> None:
+    text = "x" * 200_000
+    with pytest.raises(DataError, match="as JSON Lines"):
+        train(write(tmp_path / "t.csv", f"text,label\n{text},a\ny,b\n"), TEXTS)
+    lines = "".join(json.dumps({"text": t, "label": t[0]}) + "\n" for t in (text, "y"))
+    assert train(write(tmp_path / "t.jsonl", lines), TEXTS).samples[0].read() == text.encode()

@@ -37,6 +37,7 @@ def sounds():
                          nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 3))
 """
 SHAPE = (3, 24)
+PLAIN: dict[str, Any] = {"init": "zero", "schedule": "constant", "warmup": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_regression_is_that_of_torch(source: Path, tmp_path: Path) -> None:
     for loss, function in (("mean_squared_error", torch.nn.functional.mse_loss), ("l1", torch.nn.functional.l1_loss)):
         art, run = tmp_path / loss, tmp_path / f"run-{loss}"
         prepare(f"{source}:table", out=art, classes=1, modality="array", input_shape=[4], task="regression", loss=loss)
-        finetune(art, tmp_path / "d.npz", out=run, epochs=3, batch_size=15, lr=1e-2, val_fraction=0)
+        finetune(art, tmp_path / "d.npz", out=run, epochs=3, batch_size=15, lr=1e-2, val_fraction=0, **PLAIN)
         from edgetl.data import Wanted, open_training
         from edgetl.features import extract_features
 

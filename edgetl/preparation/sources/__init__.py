@@ -79,7 +79,9 @@ def load_source(
     )
     prefix, colon, name = spec.partition(":")
     file = Path(spec)
-    if inputs and (prefix in _LIBRARIES or file.suffix in {".pt2", ".keras"}):
+    # spectrograms are pictures to the networks that timm and torchvision have
+    takes_pictures = prefix in _LIBRARIES and not (modality == "audio" and prefix != "hf")
+    if inputs and (takes_pictures or file.suffix in {".pt2", ".keras"}):
         raise ModelError(f"{spec} takes pictures: give FILE.py:callable or MODEL.onnx for inputs of another shape")
     if modality == "text":
         if prefix != "hf" or overrides.keys() - {k for k, v in overrides.items() if v is None}:
