@@ -17,10 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-WORDS = (  # ruff: noqa: SIM905
-    "the a of to in on for with and but turn play stop light music room kitchen garden warm cold please now later "
-    "morning evening door window open close song radio heat water time people place work make take find give tell"
-).split()
+_TEXT = """
+the a of to in on for with and but turn play stop light music room kitchen garden warm cold please now later
+morning evening door window open close song radio heat water time people place work make take find give tell
+"""
+WORDS = _TEXT.split()
 CELLS = {
     "head, own length": ["--dynamic-length"],
     "head, 128 tokens": ["--max-length", "128"],
@@ -62,49 +63,54 @@ def edgetl(python: str, cache: Path, *arguments: str) -> dict:
     return json.loads(done.stdout)
 
 
+TITLES = (
+    "",
+    "features, ms a sentence",
+    "finetune, MB",
+    "training, ms a sentence and epoch",
+    "predict, ms a sentence",
+    "predict, MB",
+    "file, MB",
+)
+
+
+def measure(base: Path, encoder: str, table: Path, device: str, epochs: int, chosen: list[str]) -> list[float]:
+    art, run, model = (str(base / part) for part in ("art", "run", "model.onnx"))
+    named = ("--labels-from", str(table), "--out", art, "--force")
+    edgetl(sys.executable, base, "prepare", f"hf:{encoder}", *named, *chosen)
+    settings = ("--init", "zero", "--batch-size", "16", "--epochs", str(epochs))
+    trained = edgetl(device, base, "finetune", art, str(table), "--out", run, "--force", *settings)
+    deployed = edgetl(device, base, "deploy", run, "--out", model)
+    measured = edgetl(device, base, "evaluate", model, str(table))
+    return [
+        trained["feature_ms_per_image"],
+        trained["peak_rss_mb"],
+        trained["training_seconds"] / epochs / (trained["train_samples"] + trained["val_samples"]) * 1e3,
+        measured["ms_per_image"],
+        measured["peak_rss_mb"],
+        deployed["size_mb"],
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder")
     parser.add_argument("--device-python", default=sys.executable)
-    parser.add_argument("--sentences", type=int, default=400)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--sentences", type=int, default=300)
+    parser.add_argument("--epochs", type=int, default=1)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        base = Path(name)
-        table = base / "sentences.csv"
-        write_table(table, options.sentences)
-        encoder = options.encoder or str(base / "encoder")
-        if options.encoder is None:
-            make_encoder(base / "encoder")
-        print(
-            "| | features, ms a sentence | finetune, MB | training, ms a sentence and epoch | predict, ms a sentence | predict, MB | file, MB |"
-        )
-        print("|---|---:|---:|---:|---:|---:|---:|")
-        for title, arguments in CELLS.items():
-            art, run, model = (str(base / part) for part in ("art", "run", "model.onnx"))
-            edgetl(
-                sys.executable,
-                base,
-                "prepare",
-                f"hf:{encoder}",
-                "--labels-from",
-                str(table),
-                "--out",
-                art,
-                "--force",
-                *arguments,
-            )
-            epochs = 1 if "all" in title else options.epochs
-            trained = edgetl(options.device_python, base, "finetune", art, str(table), "--out", run, "--force", "--init", "zero",
-                             "--batch-size", "16", "--epochs", str(epochs))  # fmt: skip
-            deployed = edgetl(options.device_python, base, "deploy", run, "--out", model)
-            measured = edgetl(options.device_python, base, "evaluate", model, str(table))
-            each = trained["training_seconds"] / epochs / options.sentences * 1e3
-            print(
-                f"| {title} | {trained['feature_ms_per_image']:.1f} | {trained['peak_rss_mb']:.0f} | {each:.2f} | "
-                f"{measured['ms_per_image']:.1f} | {measured['peak_rss_mb']:.0f} | {deployed['size_mb']:.0f} |",
-                flush=True,
-            )
+    print("|", " | ".join(TITLES), "|\n|---|" + "---:|" * (len(TITLES) - 1), flush=True)
+    for title, chosen in CELLS.items():
+        with tempfile.TemporaryDirectory() as name:
+            base = Path(name)
+            table = base / "sentences.csv"
+            write_table(table, options.sentences)
+            encoder = options.encoder or str(base / "encoder")
+            if options.encoder is None:
+                make_encoder(base / "encoder")
+            found = measure(base, encoder, table, options.device_python, options.epochs, chosen)
+        figures = (f"{value:.1f}" if value < 100 else f"{value:.0f}" for value in found)
+        print("|", title, "|", " | ".join(figures), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -410,7 +410,7 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
 @_threads_option
 @_json_option
 def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, or .npz files."""
+    """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, .npz files, or texts."""
     with _reporting(as_json) as display:
         import edgetl
 
