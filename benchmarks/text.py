@@ -26,6 +26,7 @@ CELLS = {
     "head, own length": ["--dynamic-length"],
     "head, 128 tokens": ["--max-length", "128"],
     "last:1, 64 tokens": ["--max-length", "64", "--train", "last:1"],
+    "encoder.*, 64 tokens": ["--max-length", "64", "--train", "encoder.*"],
     "all, 64 tokens": ["--max-length", "64", "--train", "all"],
 }
 
