@@ -20,6 +20,7 @@ from edgetl.errors import ArtifactsError
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
+TOKENIZER = "tokenizer.json"
 PREPROCESS = "preprocess.onnx"
 BACKBONE = "backbone.onnx"
 TRAINABLE = "trainable.onnx"
@@ -151,6 +152,33 @@ class AudioPreprocessing:
 
 
 @dataclass(frozen=True)
+class TextPreprocessing:
+    """How a text becomes token ids; `tokenizer.json`, of the library `tokenizers`, says into which tokens.
+
+    Attributes:
+        tokenizer: the name of the model that the tokenizer came with.
+        max_length: the largest number of tokens, special ones included; what is longer loses its end.
+        padding: `fixed` fills every text up to `max_length` behind its end; `dynamic` leaves each its
+            own length.
+        pad_id: the token id that fills.
+        token_type_ids: whether the network takes these, too, besides ids and mask.
+    """
+
+    tokenizer: str
+    max_length: int = defaults.MAX_LENGTH
+    padding: str = "fixed"
+    pad_id: int = 0
+    token_type_ids: bool = False
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What a network takes of a text so prepared."""
+        length = self.max_length if self.padding == "fixed" else -1
+        names = ("input_ids", "attention_mask", *(("token_type_ids",) if self.token_type_ids else ()))
+        return tuple(TensorSpec(name, (length,), "int64") for name in names)
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the pretrained model came from: what was asked for, and the hash of the weights if they were a file."""
 
@@ -194,6 +222,14 @@ class Head:
 
 
 @dataclass(frozen=True)
+class StepMemory:
+    """What a training step of the portable engine holds at once, 10^6 bytes: `fixed_mb + N·per_sample_mb`."""
+
+    fixed_mb: float
+    per_sample_mb: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a prepared directory says of itself; see docs/artifacts.md for each field.
 
@@ -207,6 +243,7 @@ class Manifest:
         modality: what a sample is: `image`, `audio`, `text` or `array`.
         preprocessing: of an image; None for other modalities.
         audio: of a recording; None for other modalities.
+        text: of a text; None for other modalities.
         inputs: the network's inputs, for one sample.
         features: the tensors at the freeze boundary, for one sample; the training graph's inputs.
         trainable: the parameters that train, by name; `frozen` are all others.
@@ -239,7 +276,9 @@ class Manifest:
     ir_version: int
     files: dict[str, str]
     head: Head | None = None
+    step_memory: StepMemory | None = None
     audio: AudioPreprocessing | None = None
+    text: TextPreprocessing | None = None
 
 
 @dataclass(frozen=True)

@@ -130,11 +130,17 @@ def main() -> None:
 )
 @click.option(
     "--modality",
-    type=click.Choice(["image", "audio", "array"]),
-    default="image",
-    show_default=True,
-    help="What a sample is: a picture, a recording (the network gets its log-mel spectrogram), or numbers.",
+    type=click.Choice(["image", "audio", "text", "array"]),
+    help="What a sample is: a picture, a recording (the network gets its log-mel spectrogram), a text, or numbers.  "
+    "[default: text for a language model of hf:, else image]",
 )
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=4),
+    metavar="N",
+    help=f"Most tokens of a text.  [default: {defaults.MAX_LENGTH}, or what the network takes]",
+)
+@click.option("--dynamic-length", is_flag=True, help="Texts keep their own length, instead of being filled up.")
 @click.option("--input-shape", metavar="N[,N]", help="Of --modality array: the shape of one sample.")
 @click.option(
     "--audio-arg",
@@ -404,7 +410,7 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
 @_threads_option
 @_json_option
 def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, or .npz files."""
+    """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, .npz files, or texts."""
     with _reporting(as_json) as display:
         import edgetl
 

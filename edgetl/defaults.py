@@ -11,6 +11,7 @@ VIEWS = 4
 WARMUP = 0.0
 SEED = 0
 VAL_FRACTION = 0.2
+MAX_LENGTH = 128
 TOP = 3
 
 OPSET = 18  # the first with an antialiasing Resize; onnxruntime reads it since 1.14

@@ -7,15 +7,16 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl import defaults, metrics, runtime, schema
-from edgetl.artifacts import AudioPreprocessing, TensorSpec
+from edgetl import defaults, metrics, runtime, schema, storage
+from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing
 from edgetl.data import Sample, Wanted, content_digest, open_inputs, open_measured
-from edgetl.data.decode import IMAGE, open_decoder
+from edgetl.data.decode import IMAGE, Decoder, open_decoder
 from edgetl.errors import DataError, DeployError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, Stage, ignore
 from edgetl.providers import Provider, open_placed, resolve_provider
@@ -30,6 +31,7 @@ VALUES = "values"
 """Outputs: the network's own, and what they mean; numbers for regression, else probabilities."""
 METADATA_NAMES = "names"
 METADATA_EDGETL = "edgetl"
+METADATA_TOKENIZER = "tokenizer.json"
 THRESHOLD = 0.5
 """From this probability on, a sample is said to have a label, where it may have several."""
 
@@ -41,7 +43,7 @@ class DeployedModel:
         path: the file.
         task, modality: as in `edgetl.artifacts.Manifest`.
         labels: names in the order of the outputs.
-        decode: makes the model's inputs of a sample's content.
+        decode: makes the model's inputs of a sample's content; of texts it needs the library `tokenizers`.
         provenance: what `deploy` wrote about the model's making.
 
     Raises:
@@ -77,12 +79,31 @@ class DeployedModel:
             self.task = str(self.provenance["task"])
             self.modality = str(self.provenance.get("modality", IMAGE))
             self._inputs = tuple(schema.from_json(TensorSpec, item) for item in self.provenance.get("inputs", ()))
-            audio = self.provenance.get("audio")
-            audio = None if audio is None else schema.from_json(AudioPreprocessing, audio)
+            audio, text = self.provenance.get("audio"), self.provenance.get("text")
+            self._audio = None if audio is None else schema.from_json(AudioPreprocessing, audio)
+            self._text = None if text is None else schema.from_json(TextPreprocessing, text)
+            self._tokenizer = metadata.get(METADATA_TOKENIZER)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DeployError(f"{self.path} has damaged metadata: deploy it again") from None
-        self.decode = open_decoder(self.modality, self._inputs, audio)
         self._outputs = [VALUES if self.task == "regression" else PROBABILITIES, LOGITS]
+
+    @cached_property
+    def decode(self) -> Decoder:
+        """See above."""
+        tokenizer = self._tokenizer
+        if tokenizer is None and self._text is not None:
+            tokenizer = self._tokenizer_beside()
+        return open_decoder(self.modality, self._inputs, self._audio, self._text, tokenizer or "")
+
+    def _tokenizer_beside(self) -> str:
+        name, digest = (str(self.provenance.get(key)) for key in ("tokenizer_file", "tokenizer_sha256"))
+        file = self.path.parent / Path(name).name
+        if not file.is_file() or storage.sha256_file(file) != digest:
+            raise DeployError(
+                f"{file}, the tokenizer of {self.path}, is missing or another: copy both files that "
+                "'edgetl deploy' wrote"
+            )
+        return file.read_text(encoding="utf-8")
 
     @property
     def placement(self) -> dict[str, float]:
@@ -94,7 +115,7 @@ class DeployedModel:
 
         Args:
             raw: a picture `[height, width, 3]` uint8 RGB, a recording `[samples]` float32 at the model's
-                rate, an array float32; or inputs by name, as `decode` gives them.
+                rate, an array float32; or inputs by name, as `decode` gives them (of texts only so).
 
         Returns:
             Probabilities (of regression, the numbers) and logits, `[outputs]` float32 each.
@@ -263,6 +284,8 @@ def predict(
 ) -> list[Prediction]:
     """Let a deployed model tell what files are (or all files of a folder, lines of a table, rows of an archive).
 
+    Of a model of texts, an input that is no file is a text itself.
+
     Raises:
         DataError: an input does not exist, or none can be read; single bad samples of several are
             reported as notes.
@@ -270,7 +293,7 @@ def predict(
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     deployed = DeployedModel(model, provider=where, on_event=on_event)
     wanted = deployed.wanted(input_column)
-    samples = [sample for item in inputs for sample in open_inputs(Path(item), wanted)]
+    samples = [sample for item in inputs for sample in open_inputs(item, wanted)]
     predictions: list[Prediction] = []
     reasons: list[str] = []
     outcomes = _run_all(deployed, samples, threads or runtime.available_cores())
@@ -326,12 +349,14 @@ def logits_of(
 
 
 def _run_all(deployed: DeployedModel, samples: Sequence[Sample], threads: int) -> Iterator[_Outcome]:
+    decode = deployed.decode
+
     def run(sample: Sample) -> _Outcome:
         digest = ""
         try:
             content = sample.read()
             digest = content_digest(content).hex()
-            answer, logits = deployed(deployed.decode(content))
+            answer, logits = deployed(decode(content))
         except DataError as error:
             return _Outcome(None, None, digest, str(error))
         return _Outcome(answer, logits, digest, "")

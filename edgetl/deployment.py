@@ -13,9 +13,17 @@ import numpy as np
 
 import edgetl
 from edgetl import defaults, runtime, schema, storage
-from edgetl.artifacts import BACKBONE, PREPROCESS, TRAINABLE, Artifacts, load_artifacts
+from edgetl.artifacts import BACKBONE, PREPROCESS, TOKENIZER, TRAINABLE, Artifacts, load_artifacts
 from edgetl.data import Sample, Wanted, open_training
-from edgetl.deployed import LOGITS, METADATA_EDGETL, METADATA_NAMES, PROBABILITIES, VALUES, DeployedModel
+from edgetl.deployed import (
+    LOGITS,
+    METADATA_EDGETL,
+    METADATA_NAMES,
+    METADATA_TOKENIZER,
+    PROBABILITIES,
+    VALUES,
+    DeployedModel,
+)
 from edgetl.deployed import logits_of as deployed_logits
 from edgetl.errors import DataError, DeployError, RunError
 from edgetl.events import OnEvent, Stage, ignore
@@ -25,6 +33,9 @@ from edgetl.targets import TargetEncoder, answers, figures
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
+
+MAX_EMBEDDED_TOKENIZER = 4_000_000
+"""Bytes; a tokenizer that is larger (those of many languages are) is written beside the model."""
 
 RELATIVE_TOLERANCE = 1e-4
 """Largest difference allowed between deployed and trained logits, relative to the largest logit (at least 1)."""
@@ -68,7 +79,8 @@ def deploy(
     The file takes one sample as it comes: `image`, `[height, width, 3]` uint8 RGB of any size; `audio`,
     `[samples]` float32; or `array`, float32. It gives `probabilities`, of regression `values`, and
     `logits`, `[outputs]` float32. It is written aside and takes its name only after its logits have been
-    compared with those of the training engine.
+    compared with those of the training engine. Of texts it takes `input_ids` and `attention_mask` (and
+    `token_type_ids`, if the network does), int64, and holds the tokenizer in its metadata.
 
     Args:
         artifacts: where the prepared directory lies now; default where it lay during training.
@@ -93,7 +105,11 @@ def deploy(
 
     on_event(Stage("composing"))
     model = _compose(prepared, best.parameters, args)
-    _describe(model, prepared, args, source, best.epoch)
+    beside = None
+    if prepared.manifest.text is not None and prepared.file(TOKENIZER).stat().st_size > MAX_EMBEDDED_TOKENIZER:
+        beside = f"{target.stem}.{TOKENIZER}"
+        storage.write_bytes(target.parent / beside, prepared.file(TOKENIZER).read_bytes())
+    _describe(model, prepared, args, source, best.epoch, beside)
     with storage.written_aside(target) as aside:
         aside.write_bytes(model.SerializeToString())
         del model
@@ -123,7 +139,7 @@ _INPUTS = {
     "image": "uint8 RGB picture of any size, upright, [height, width, 3]",
     "audio": "float32 recording of one channel, full scale ±1, at the sample rate of 'audio', [samples]",
     "array": "float32, of the shape of 'inputs'",
-    "text": "token ids",
+    "text": "int64 ids of a text's tokens and their mask, as 'inputs' lists them; -1 is the text's own length",
 }
 
 
@@ -160,9 +176,13 @@ def _compose(prepared: Artifacts, parameters: dict[str, NDArray[np.float32]], ar
     return model
 
 
-def _describe(model: ModelProto, prepared: Artifacts, args: RunArgs, run: Run, epoch: int) -> None:
+def _describe(model: ModelProto, prepared: Artifacts, args: RunArgs, run: Run, epoch: int, beside: str | None) -> None:
+    """Write the metadata; `beside` is the name of the file that holds the tokenizer, if the model does not."""
     from onnx import helper
 
+    tokenizer = {}
+    if prepared.manifest.text is not None and beside is None:
+        tokenizer[METADATA_TOKENIZER] = prepared.file(TOKENIZER).read_text(encoding="utf-8")
     metrics = run.read_metrics() or {}
     manifest = prepared.manifest
     provenance: dict[str, Any] = {
@@ -171,9 +191,12 @@ def _describe(model: ModelProto, prepared: Artifacts, args: RunArgs, run: Run, e
         "task": manifest.task,
         "modality": manifest.modality,
         "input": _INPUTS[manifest.modality],
-        "inputs": schema.to_json(manifest.inputs),
+        "inputs": schema.to_json(manifest.inputs if manifest.text is None else manifest.text.inputs),
         "preprocessing": schema.to_json(manifest.preprocessing),
         "audio": schema.to_json(manifest.audio),
+        "text": schema.to_json(manifest.text),
+        "tokenizer_file": beside,
+        "tokenizer_sha256": manifest.files.get(TOKENIZER),
         "input_columns": args.input_columns,
         "label_columns": args.label_columns,
         "source": schema.to_json(manifest.source),
@@ -191,6 +214,7 @@ def _describe(model: ModelProto, prepared: Artifacts, args: RunArgs, run: Run, e
             METADATA_NAMES: repr(dict(enumerate(args.labels))),
             "task": "classify" if manifest.task == "classification" else manifest.task,
             METADATA_EDGETL: json.dumps(provenance, ensure_ascii=False),
+            **tokenizer,
         },
     )
 

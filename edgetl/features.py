@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetl import runtime
-from edgetl.artifacts import BACKBONE, PREPROCESS, Artifacts, TensorSpec
+from edgetl.artifacts import BACKBONE, PREPROCESS, TOKENIZER, Artifacts, TensorSpec
 from edgetl.data import Sample, content_digest
 from edgetl.data.augment import Views
 from edgetl.data.decode import open_decoder
@@ -354,7 +354,8 @@ class _Extractor:
         self._specs = source.specs
         self._names = [spec.name for spec in manifest.features]
         self._inputs = [spec.name for spec in manifest.inputs]
-        self._decode = open_decoder(manifest.modality, manifest.inputs, manifest.audio)
+        tokenizer = artifacts.file(TOKENIZER).read_text(encoding="utf-8") if manifest.text is not None else ""
+        self._decode = open_decoder(manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer)
         self._preprocess = runtime.open_session(artifacts.file(PREPROCESS))
         self._backbone = None
         if artifacts.has_backbone:
@@ -396,6 +397,8 @@ def _cache_key(artifacts: Artifacts, provider: Provider, precision: str) -> str:
     text = f"{files[PREPROCESS]} {files.get(BACKBONE)} {names} {version}"
     if artifacts.manifest.audio is not None:
         text += f" {artifacts.manifest.audio.sample_rate}"
+    if artifacts.manifest.text is not None:
+        text += f" {artifacts.manifest.text} {files[TOKENIZER]}"
     if precision != "float32":
         text += f" {precision}"
     if not provider.is_cpu:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 
 from edgetl.data import arrays, table
 from edgetl.data.folder import Split, files_of, find_split, open_folder, split_stratified, strata
@@ -12,6 +14,7 @@ from edgetl.data.images import content_digest, read_rgb
 from edgetl.data.sample import Dataset, Label, Sample, Wanted
 from edgetl.errors import DataError
 
+_FILES = {*table.SUFFIXES, *arrays.SUFFIXES, ".txt"}
 _FORMS = "a folder with one folder of files per class, a .csv or .jsonl table, or an .npz file"
 
 
@@ -37,12 +40,17 @@ def open_measured(data: Path, wanted: Wanted) -> Dataset:
     return (parts.get("test") or parts.get("val") or _main(parts))(wanted.labels)
 
 
-def open_inputs(path: Path, wanted: Wanted) -> tuple[Sample, ...]:
+def open_inputs(given: str | Path, wanted: Wanted) -> tuple[Sample, ...]:
     """Open samples without labels: a file, all files of a folder, or all of a table or an archive.
 
+    Of the modality text, what is neither there nor named like a file is a text itself.
+
     Raises:
-        DataError: `path` does not exist, or is not of the modality wanted.
+        DataError: the path does not exist, or is not of the modality wanted.
     """
+    path = Path(given)
+    if wanted.modality == "text" and not os.path.lexists(given) and path.suffix.lower() not in _FILES:
+        return (Sample(shorten(str(given), 60, placeholder=" …") or repr(given), None, str(given)),)
     if path.suffix.lower() in (*table.SUFFIXES, *arrays.SUFFIXES) and not path.is_dir():
         parts = _parts(path, wanted, labelled=False)
         return tuple(sample for opener in parts.values() for sample in opener(wanted.labels).samples)

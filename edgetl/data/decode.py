@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.artifacts import AudioPreprocessing, TensorSpec
+from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing
 from edgetl.data.audio import read_wav
 from edgetl.data.images import read_rgb
+from edgetl.data.text import Tokenize
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,18 +22,28 @@ AUDIO = "audio"
 ARRAY = "array"
 """Inputs of `preprocess.onnx`, and modalities: `[height, width, 3]` uint8, `[samples]` and `[*shape]` float32."""
 
+TEXT = "text"
+"""The modality whose inputs are those of `TextPreprocessing`."""
+
 Decoder = Callable[[bytes], dict[str, "NDArray[Any]"]]
 """From a sample's content to the inputs of `preprocess.onnx`; raises DataError without the sample's name."""
 
 
-def open_decoder(modality: str, inputs: Sequence[TensorSpec], audio: AudioPreprocessing | None) -> Decoder:
+def open_decoder(
+    modality: str,
+    inputs: Sequence[TensorSpec],
+    audio: AudioPreprocessing | None,
+    text: TextPreprocessing | None = None,
+    tokenizer: str = "",
+) -> Decoder:
     """Return how samples of a modality are decoded; callable from several threads.
 
     Args:
         modality: as in `edgetl.artifacts.Manifest`, as are the others.
+        tokenizer: of texts, the content of `tokenizer.json`.
 
     Raises:
-        DataError: this edgetl does not know the modality.
+        DataError: this edgetl does not know the modality, or a library is missing.
     """
     if modality == IMAGE:
         return _image
@@ -40,6 +51,8 @@ def open_decoder(modality: str, inputs: Sequence[TensorSpec], audio: AudioPrepro
         return partial(_audio, audio.sample_rate)
     if modality == ARRAY:
         return partial(_array, inputs[0].shape)
+    if modality == TEXT and text is not None:
+        return Tokenize(text, tokenizer)
     raise DataError(f"this edgetl does not read samples of the modality {modality!r}: update it")
 
 

@@ -16,6 +16,7 @@ from edgetl.artifacts import (
     ORT_TRAINING_MODEL,
     PREPROCESS,
     SCHEMA_VERSION,
+    TOKENIZER,
     TRAINABLE,
     AudioPreprocessing,
     Manifest,
@@ -25,7 +26,7 @@ from edgetl.artifacts import (
     save_manifest,
 )
 from edgetl.data import label_names
-from edgetl.data.decode import ARRAY, AUDIO, IMAGE
+from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT
 from edgetl.errors import EdgetlError, ModelError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.targets import OUTPUTS_ARE, TASKS
@@ -81,7 +82,9 @@ def prepare(
     train: Sequence[str] = ("head",),
     head: str | None = None,
     preprocessing: Mapping[str, Any] | None = None,
-    modality: str = "image",
+    modality: str | None = None,
+    max_length: int | None = None,
+    dynamic_length: bool = False,
     input_shape: Sequence[int] | None = None,
     audio: Mapping[str, Any] | None = None,
     task: str = "classification",
@@ -106,7 +109,11 @@ def prepare(
         preprocessing: fields of `edgetl.artifacts.Preprocessing` that replace the model's own, and
             `size` (pixels, or height and width) and `crop_pct` for convenience.
         modality: what a sample is: `image`, `audio` (a recording, of which the network gets a log-mel
-            spectrogram) or `array` (numbers of any shape).
+            spectrogram), `text` (of which it gets token ids) or `array` (numbers of any shape); default
+            `text` for a language model of `hf:`, else `image`.
+        max_length: most tokens of a text; default 128, or what the network takes.
+        dynamic_length: whether texts keep their own length, where nothing before the boundary depends on
+            it; else they are filled up.
         input_shape: of an array.
         audio: fields of `edgetl.artifacts.AudioPreprocessing` that replace its defaults.
         task: `classification` (each sample has one class), `multilabel` (any number of them) or
@@ -126,9 +133,12 @@ def prepare(
     from edgetl.preparation import gradients, heads, policy, split
     from edgetl.preparation.audio import audio_preprocessing, build_audio
     from edgetl.preparation.decompose import obstacles
-    from edgetl.preparation.preprocess import build_array, build_preprocess
-    from edgetl.preparation.sources import load_source
+    from edgetl.preparation.preprocess import build_array, build_preprocess, build_unchanged
+    from edgetl.preparation.sources import load_source, modality_of
 
+    modality = modality or modality_of(source)
+    if modality != TEXT and (max_length is not None or dynamic_length):
+        raise EdgetlError("--max-length and --dynamic-length are of texts, and of no other modality")
     spectrogram = audio_preprocessing(audio or {}) if modality == AUDIO else None
     on_event(Stage("loading and exporting"))
     loaded = load_source(
@@ -138,11 +148,14 @@ def prepare(
         overrides=preprocessing or {},
         modality=modality,
         inputs=_inputs(modality, input_shape, spectrogram),
+        max_length=max_length,
+        dynamic_length=dynamic_length,
     )
+    length = loaded.text.max_length if loaded.text is not None else 1
     on_event(Stage("cutting"))
     network = heads.replace_head(loaded.model, count, loaded.parameters, head)
     trainable = policy.trainable_parameters(network, train)
-    parts = split.split(network, trainable)
+    parts = split.split(network, trainable, length=length)
 
     if found := obstacles(parts.trainable, trainable):
         raise ModelError(_hindered(found, network))
@@ -153,6 +166,9 @@ def prepare(
             build_preprocess(loaded.preprocessing, entrance.name, directory / PREPROCESS)
         elif spectrogram is not None:
             build_audio(spectrogram, entrance.name, directory / PREPROCESS)
+        elif loaded.text is not None:
+            build_unchanged(loaded.text.inputs, [spec.name for spec in parts.inputs], directory / PREPROCESS)
+            storage.write_text(directory / TOKENIZER, loaded.tokenizer)
         else:
             build_array(entrance.shape, entrance.name, directory / PREPROCESS)
         if parts.backbone is not None:
@@ -186,6 +202,7 @@ def prepare(
             opset=defaults.OPSET,
             ir_version=defaults.IR_VERSION,
             audio=spectrogram,
+            text=loaded.text,
             files={file.relative_to(directory).as_posix(): storage.sha256_file(file) for file in files},
         )
         save_manifest(directory, manifest)
@@ -213,8 +230,8 @@ def prepare(
 
 def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessing | None) -> tuple[TensorSpec, ...]:
     """What the network takes for one sample; empty for pictures, whose source says it."""
-    if modality not in (IMAGE, AUDIO, ARRAY):
-        raise EdgetlError(f"there is no modality {modality!r}: choose one of {IMAGE}, {AUDIO} and {ARRAY}")
+    if modality not in (IMAGE, AUDIO, TEXT, ARRAY):
+        raise EdgetlError(f"there is no modality {modality!r}: choose one of {IMAGE}, {AUDIO}, {TEXT} and {ARRAY}")
     if (shape is not None) != (modality == ARRAY) or (shape is not None and not (shape and min(shape) > 0)):
         raise EdgetlError("the modality array, and no other, takes --input-shape: positive sizes such as 6,128")
     if audio is not None:

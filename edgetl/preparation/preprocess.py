@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edgetl.artifacts import Preprocessing
+from edgetl.artifacts import Preprocessing, TensorSpec
 from edgetl.data.decode import ARRAY, IMAGE
 from edgetl.errors import ModelError
 from edgetl.graphs import make_model
@@ -145,16 +145,19 @@ def _center_crop(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
 
 def build_array(shape: Sequence[int], output: str, file: Path) -> None:
     """Write the graph `array` `[*shape]` float32 → `output` `[1, *shape]`: it enters as it is."""
+    build_unchanged([TensorSpec(ARRAY, tuple(shape))], [output], file)
+
+
+def build_unchanged(inputs: Sequence[TensorSpec], outputs: Sequence[str], file: Path) -> None:
+    """Write a graph that turns each input `[*shape]` into the output `[1, *shape]`."""
     graph = _Builder()
-    graph.add("Unsqueeze", [ARRAY, graph.integers(0)], output=output)
-    model = make_model(
-        helper.make_graph(
-            graph.nodes,
-            "preprocess",
-            [helper.make_tensor_value_info(ARRAY, TensorProto.FLOAT, list(shape))],
-            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, *shape])],
-            initializer=graph.constants,
-        )
-    )
+    entering, leaving = [], []
+    for spec, output in zip(inputs, outputs, strict=True):
+        graph.add("Unsqueeze", [spec.name, graph.integers(0)], output=output)
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+        shape = ["length" if size == -1 else size for size in spec.shape]
+        entering.append(helper.make_tensor_value_info(spec.name, kind, shape))
+        leaving.append(helper.make_tensor_value_info(output, kind, [1, *shape]))
+    model = make_model(helper.make_graph(graph.nodes, "preprocess", entering, leaving, initializer=graph.constants))
     onnx.checker.check_model(model)
     file.write_bytes(model.SerializeToString())

@@ -142,7 +142,7 @@ def _divide(
         inputs = [name for name in node_inputs(node) if name]
         moving = from_data.intersection(inputs)
         if moving and moving <= integers and not weights.intersection(inputs):
-            integers.update(node.output)
+            integers.update(node.output if node.op_type not in ("Shape", "Size") else ())
         elif not moving and weights.intersection(inputs):
             weights.update(node.output)
         if from_input.intersection(inputs):
@@ -220,6 +220,11 @@ def _probe(model: onnx.ModelProto, crossing: Sequence[str]) -> _Boundary:
             before.append(helper.make_node("Reshape", [name, grouped + "/shape"], [grouped]))
             behind.append(helper.make_node("Reshape", [grouped, together + "/shape"], [name]))
             features.append(TensorSpec(grouped, (rows, *a.shape[1:])))
+        elif any(-1 in spec.shape for spec in inputs):
+            raise ModelError(
+                f"samples keep their own length, and so would the features {name!r}: train only what comes after the "
+                "length is gone (--train head), or leave out --dynamic-length"
+            )
         else:
             raise ModelError(
                 f"the network cannot be cut at {name!r}, which is {a.dtype} {list(a.shape)} for two samples and "

@@ -41,7 +41,10 @@ class Architecture:
         return f"{self.library}:{self.name}"
 
     def load(self, directory: Path) -> Graph:
-        """Export the network with random weights; `directory` is for files on the way."""
+        """Export the network with random weights, always the same; `directory` is for files on the way."""
+        import torch
+
+        torch.manual_seed(0)
         return _LOADERS[self.library](self, directory)
 
 
@@ -76,6 +79,7 @@ def _keras(item: Architecture, directory: Path) -> Graph:
     os.environ["KERAS_BACKEND"] = "torch"
     import keras
 
+    keras.utils.set_random_seed(0)
     network = getattr(keras.applications, item.name)(
         weights=None, input_shape=(item.size, item.size, 3), **item.arguments
     )

@@ -8,12 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import engines
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from edgetl import runtime
-from edgetl.artifacts import BATCH_LOGITS, ORT_CHECKPOINT, ORT_EVAL_MODEL, ORT_TRAINING_MODEL, Optimizer, Preprocessing
+from edgetl.artifacts import (
+    BATCH_LOGITS,
+    ORT_CHECKPOINT,
+    ORT_EVAL_MODEL,
+    ORT_TRAINING_MODEL,
+    Artifacts,
+    Optimizer,
+    Preprocessing,
+)
 from edgetl.engines.ort_training import import_training_api
 from edgetl.graphs import join, make_model, replace_parameters
 from edgetl.preparation import gradients, policy, split
@@ -23,7 +32,13 @@ from edgetl.targets import TargetEncoder
 
 CLASSES = 5
 BATCH = 3
+STEPS = 50
+STEP_BATCH = 4
+PICTURES = 16
+"""For training, and as many others."""
+
 ENCODE = TargetEncoder("classification", CLASSES)
+OPTIMIZER = Optimizer("sgd", momentum=0.9)
 
 
 @dataclass(frozen=True)
@@ -36,36 +51,83 @@ class Cell:
             central differences of the graph that is deployed, and the gradient's norm.
         logits_error: largest difference between the engine's logits and those of the deployed graph
             after a step, relative to the largest logit.
+        engines_error: relative difference between the gradients of the two engines, all parameters together.
     """
 
-    policy: str
     trainable: int
     frozen: int
     feature_kb: float
     slope_error: float
     logits_error: float
+    engines_error: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What both engines made of the same training.
+
+    Attributes:
+        first_loss, last_loss: of all pictures, before and after, with onnxruntime-training.
+        loss_error: largest difference between the engines' losses at any of the steps.
+        rounding: the same between the portable engine and itself, started from parameters whose last bits
+            differ, the largest of three; None where `loss_error` is so small that nobody asks.
+        accuracy: onnxruntime-training's, on the other pictures.
+        disagreements: of the other pictures, how many the engines put into different classes.
+    """
+
+    first_loss: float
+    last_loss: float
+    loss_error: float
+    rounding: float | None
+    accuracy: float
+    disagreements: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network cut for a policy, with what both engines need to train it."""
+
+    parts: split.Parts
+    artifacts: Artifacts
+
+    @property
+    def trainable(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.parts.parameters)
+
+    def features(self, pictures: np.ndarray) -> list[np.ndarray]:
+        if self.parts.backbone is None:
+            return [pictures]
+        names = [spec.name for spec in self.parts.features]
+        found = _run(self.parts.backbone, names, {self.parts.inputs[0].name: pictures})
+        return [np.ascontiguousarray(feature) for feature in found]
+
+
+def prepare(network: Network, image: Preprocessing, name: str, directory: Path) -> Prepared:
+    """Cut the network for a policy and generate what both engines need."""
+    trainable = policy.trainable_parameters(network, [name])
+    parts = split.split(network, trainable)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    gradients.generate(parts.trainable, trainable, "cross_entropy", OPTIMIZER, directory)
+    return Prepared(parts, engines.prepared(parts, image, CLASSES, OPTIMIZER, directory))
 
 
 def measure(network: Network, image: Preprocessing, name: str, directory: Path) -> Cell:
     """Cut, differentiate, take gradients and a step; see `Cell`."""
-    trainable = policy.trainable_parameters(network, [name])
     rng = np.random.default_rng(0)
     pictures = rng.standard_normal((BATCH, image.channels, image.height, image.width)).astype(np.float32)
     targets = rng.integers(0, CLASSES, BATCH)
-    network = with_calm_head(moved_from_symmetry(network), pictures)
-    parts = split.split(network, trainable)
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    gradients.generate(parts.trainable, trainable, "cross_entropy", Optimizer(), directory)
-
+    prepared = prepare(with_calm_head(moved_from_symmetry(network), pictures), image, name, directory)
+    parts, trainable = prepared.parts, prepared.trainable
     names = [spec.name for spec in parts.features]
-    features = [pictures] if parts.backbone is None else _run(parts.backbone, names, {parts.inputs[0].name: pictures})
-    features = [np.ascontiguousarray(feature) for feature in features]
+    features = prepared.features(pictures)
 
     training = Training(directory)
     loss, found = training.gradients(features, targets)
     values = training.parameters()
     assert set(found) == set(trainable), "every trainable parameter has a gradient"
+    portable = engines.gradients(prepared.artifacts, (features, *ENCODE(targets)), values)
+    engines_error = engines.difference(portable, found)
     deployed = Deployed(parts.trainable, trainable, dict(zip(names, features, strict=True)), targets)
     assert abs(deployed.loss(values) - loss) < 1e-4 * max(1.0, abs(loss))
     slope_error = deployed.slope_error(values, found)
@@ -78,7 +140,7 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
         slope_error = min(slope_error, again.slope_error(values, training.gradients(features, turned)[1]))
 
     # after a step of plain gradient descent, the whole graph with the new parameters gives the engine's logits
-    length = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in found.values()))
+    length = engines.length(found)
     moved = {key: (value - 0.01 * found[key] / max(length, 1e-12)).astype(np.float32) for key, value in values.items()}
     training.set(moved)
     engine_logits = training.logits(features, targets)
@@ -89,12 +151,57 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
     (logits,) = _run(whole, [BATCH_LOGITS], {parts.inputs[0].name: pictures})
     error = float(np.abs(engine_logits - logits).max() / max(1e-6, float(np.abs(logits).max())))
     return Cell(
-        policy=name,
         trainable=sum(spec.elements for spec in parts.parameters),
         frozen=sum(spec.elements for spec in parts.frozen),
         feature_kb=sum(4 * spec.elements for spec in parts.features) / 1e3,
         slope_error=slope_error,
         logits_error=error,
+        engines_error=engines_error,
+    )
+
+
+def train(network: Network, image: Preprocessing, name: str, directory: Path) -> Trained:
+    """Train with both engines, step by step on the same pictures; see `Trained`.
+
+    A class is a pattern of squares, and a picture of it that pattern in noise. AdamW would make a whole step of a
+    gradient that is only rounding; SGD's steps are as exact as its gradients. Its rate is such that the
+    loss falls by about a hundredth at a step, whatever the size of the gradients, which in random networks
+    differ by orders of magnitude: with longer steps their training is chaotic.
+    """
+    rng = np.random.default_rng(1)
+    coarse = rng.standard_normal((CLASSES, image.channels, image.height // 8, image.width // 8))
+    patterns = np.kron(coarse, np.ones((8, 8)))
+    labels = np.arange(2 * PICTURES) % CLASSES
+    noise = rng.standard_normal((len(labels), *patterns.shape[1:]))
+    pictures = (0.9 * patterns[labels] + np.sqrt(1 - 0.9**2) * noise).astype(np.float32)
+    prepared = prepare(with_telling_head(network, pictures), image, name, directory)
+    features = prepared.features(pictures)
+
+    def batch(chosen: np.ndarray) -> engines.Batch:
+        return [feature[chosen] for feature in features], *ENCODE(labels[chosen])
+
+    everything, other = np.arange(PICTURES), np.arange(PICTURES, 2 * PICTURES)
+    loss, found = Training(directory).gradients(batch(everything)[0], labels[:PICTURES])
+    # momentum makes a step 1/(1 - μ) times as long
+    rate = 0.01 * (1 - OPTIMIZER.momentum) * loss / engines.length(found) ** 2
+    batches = [batch(rng.permutation(PICTURES)[:STEP_BATCH]) for _ in range(STEPS)]
+
+    def trained(engine: str, state: bytes | None = None) -> engines.Course:
+        return engines.train(engine, prepared.artifacts, batches, (batch(everything), batch(other)), rate, state)
+
+    ort, portable = trained("ort-training"), trained("portable")
+    loss_error = float(np.abs(portable.losses - ort.losses).max())
+    rounding = None
+    if not loss_error < 1e-4:
+        again = [trained("portable", engines.nudged(prepared.artifacts, seed)) for seed in range(3)]
+        rounding = max(float(np.abs(course.losses - portable.losses).max()) for course in again)
+    return Trained(
+        first_loss=loss,
+        last_loss=ort.last_loss,
+        loss_error=loss_error,
+        rounding=rounding,
+        accuracy=float((ort.logits.argmax(1) == labels[other]).mean()),
+        disagreements=int((ort.logits.argmax(1) != portable.logits.argmax(1)).sum()),
     )
 
 
@@ -122,6 +229,20 @@ def with_calm_head(network: Network, pictures: np.ndarray) -> Network:
     size = float(logits.std())
     values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer if t.name in network.head}
     replace_parameters(network.model.graph, {name: (value / size).astype(np.float32) for name, value in values.items()})
+    return network
+
+
+def with_telling_head(network: Network, pictures: np.ndarray) -> Network:
+    """Shift and scale the head so that the logits differ by about 1 between pictures, and not between classes.
+
+    Features of random weights differ little between pictures; else every picture would be of the same class.
+    """
+    network = with_calm_head(moved_from_symmetry(network), pictures)
+    (logits,) = run_graph(network.model, [BATCH_LOGITS], pictures)
+    mean, size = logits.mean(0), float(logits.std(0).mean())
+    values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer if t.name in network.head}
+    shifted = {name: value - mean if value.shape == mean.shape else value for name, value in values.items()}
+    replace_parameters(network.model.graph, {name: (v / size).astype(np.float32) for name, v in shifted.items()})
     return network
 
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.artifacts import Preprocessing, Source, TensorSpec
+from edgetl.artifacts import Preprocessing, Source, TensorSpec, TextPreprocessing
 from edgetl.errors import ModelError
 from edgetl.storage import sha256_file
 
@@ -30,6 +30,7 @@ class LoadedModel:
         parameters: the names of the initializers that could train, in the source's order.
         modality: as in `edgetl.artifacts.Manifest`.
         preprocessing: of pictures; None for other modalities.
+        text, tokenizer: of texts, and the content of `tokenizer.json`; None and empty for others.
     """
 
     model: onnx.ModelProto
@@ -37,6 +38,8 @@ class LoadedModel:
     source: Source
     modality: str = "image"
     preprocessing: Preprocessing | None = None
+    text: TextPreprocessing | None = None
+    tokenizer: str = ""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -54,12 +57,15 @@ def load_source(
     overrides: Mapping[str, Any],
     modality: str = "image",
     inputs: Sequence[TensorSpec] = (),
+    max_length: int | None = None,
+    dynamic_length: bool = False,
 ) -> LoadedModel:
     """Load the model that `spec` names; see `edgetl.prepare` for the forms.
 
     Args:
         inputs: what the network takes for one sample, in order, where that is no picture; of Python
             functions and ONNX files only. The graph's inputs keep names of their own.
+        max_length, dynamic_length: of texts, see `edgetl.prepare`.
 
     Raises:
         ModelError: it cannot be found, loaded or exported.
@@ -77,6 +83,14 @@ def load_source(
     takes_pictures = prefix in _LIBRARIES and not (modality == "audio" and prefix != "hf")
     if inputs and (takes_pictures or file.suffix in {".pt2", ".keras"}):
         raise ModelError(f"{spec} takes pictures: give FILE.py:callable or MODEL.onnx for inputs of another shape")
+    if modality == "text":
+        if prefix != "hf" or overrides.keys() - {k for k, v in overrides.items() if v is None}:
+            raise ModelError(f"{spec} as a text model: give hf:ID_OR_DIR, and no options for pictures")
+        text_model = _implementation("text_model")
+        model, parameters, text, tokenizer = text_model.load(
+            name, weights, model_args, max_length=max_length, dynamic_length=dynamic_length
+        )
+        return LoadedModel(model, parameters, source, modality, text=text, tokenizer=tokenizer)
     if colon and prefix in _LIBRARIES:
         module, own = _implementation(_LIBRARIES[prefix]).load(name, weights, model_args)
     elif file.suffix in _FILES:
@@ -106,6 +120,16 @@ def load_source(
     own = apply_overrides(own, overrides)
     model, parameters = export(module, own.inputs)
     return LoadedModel(model, parameters, source, modality, own)
+
+
+def modality_of(spec: str) -> str:
+    """Return what the model that `spec` names takes: `text`, if Transformers' record of it says so, or `image`.
+
+    Raises:
+        ModelError: the record cannot be had.
+    """
+    prefix, _, name = spec.partition(":")
+    return "text" if prefix == "hf" and _implementation("text_model").is_text_model(name) else "image"
 
 
 def _implementation(name: str) -> Any:
