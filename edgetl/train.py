@@ -216,9 +216,8 @@ def finetune(
         on_event(Stage(f"{views} views of each"))
         features = extract_views(features, train_rows, Views(augment, views, seed, flip), on_event)
     duplicates = _report_duplicates(features, train_rows, val_rows, on_event)
-    if manifest.task == "multilabel" and not labels[train_rows].any(axis=0).all():
-        never = [name for name, has in zip(train_set.labels, labels[train_rows].any(axis=0), strict=True) if not has]
-        on_event(Note(f"no training sample has the label {', '.join(map(repr, never))}: it cannot be learned"))
+    if manifest.task == "multilabel":
+        _report_never(train_set.labels, labels[train_rows], on_event)
     mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
 
     args = RunArgs(
@@ -441,6 +440,12 @@ def _report_duplicates(
             )
         )
     return len(found)
+
+
+def _report_never(names: tuple[str, ...], labels: NDArray[Any], on_event: OnEvent) -> None:
+    never = [repr(name) for name, count in zip(names, labels.sum(axis=0).tolist(), strict=True) if count == 0]
+    if never:
+        on_event(Note(f"no training sample has the label {', '.join(never)}: it cannot be learned"))
 
 
 def _describe(features: FeatureSet, train_rows: NDArray[np.int64], val_rows: NDArray[np.int64]) -> RunSamples:
