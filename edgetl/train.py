@@ -215,9 +215,10 @@ def finetune(
         on_event(Stage(f"{views} views of each"))
         features = extract_views(features, train_rows, Views(augment, views, seed, flip), on_event)
     duplicates = _report_duplicates(features, train_rows, val_rows, on_event)
-    if manifest.task == "multilabel" and not labels[train_rows].any(axis=0).all():
-        never = [name for name, has in zip(train_set.labels, labels[train_rows].any(axis=0), strict=True) if not has]
-        on_event(Note(f"no training sample has the label {', '.join(map(repr, never))}: it cannot be learned"))
+    if manifest.task == "multilabel":
+        counts = labels[train_rows].sum(axis=0).tolist()
+        if never := [name for name, count in zip(train_set.labels, counts, strict=True) if not count]:
+            on_event(Note(f"no training sample has the label {', '.join(map(repr, never))}: it cannot be learned"))
     mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
 
     args = RunArgs(
