@@ -16,8 +16,9 @@ from step_job import Job, report
 
 from edgetl import runtime
 from edgetl.artifacts import BACKBONE, Artifacts, load_artifacts
-from edgetl.engines import open_engine
+from edgetl.engines import choose_micro_batch, open_engine
 from edgetl.runtime import peak_rss_mb
+from edgetl.targets import TargetEncoder
 
 EXTRACTION = "extraction"
 
@@ -30,16 +31,21 @@ def main() -> None:
         return
     runtime.import_onnxruntime()
     baseline = peak_rss_mb()
-    engine = open_engine(name, artifacts, threads=job.threads)
+    micro_batch = choose_micro_batch(artifacts.manifest, job.batch_size)
+    engine = open_engine(name, artifacts, threads=job.threads, micro_batch=micro_batch)
     rng = np.random.default_rng(0)
     features = [
         rng.standard_normal((job.batch_size, *spec.shape)).astype(np.float32) for spec in artifacts.manifest.features
     ]
-    targets = rng.integers(0, artifacts.manifest.classes, job.batch_size)
+    targets, weights = TargetEncoder("classification", artifacts.manifest.outputs)(
+        rng.integers(0, artifacts.manifest.outputs, job.batch_size)
+    )
     # in a process of its own, so that its memory does not count
     command = [sys.executable, __file__, EXTRACTION, sys.argv[2]]
     extraction = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    report(job, lambda: engine.train_step(features, targets, 1e-4), baseline_mb=baseline, extraction_ms=extraction)
+    report(
+        job, lambda: engine.train_step(features, targets, weights, 1e-4), baseline_mb=baseline, extraction_ms=extraction
+    )
 
 
 def extraction_ms(artifacts: Artifacts, threads: int) -> float:
@@ -47,7 +53,7 @@ def extraction_ms(artifacts: Artifacts, threads: int) -> float:
     if not artifacts.has_backbone:
         return 0.0
     session = runtime.open_session(artifacts.file(BACKBONE))
-    spec = artifacts.manifest.input
+    spec = artifacts.manifest.inputs[0]
     picture = np.random.default_rng(0).standard_normal((1, *spec.shape)).astype(np.float32)
     count = 32
 

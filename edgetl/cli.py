@@ -299,9 +299,11 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 )
 @click.option(
     "--micro-batch",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Samples computed at once; their gradients are added up over a batch.  [default: the batch]",
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    callback=lambda _, __, text: None if text == "auto" else _whole(text, "--micro-batch"),
+    help="Samples computed at once; their gradients are added up over a batch, which is the same step in less memory.",
 )
 @_label_option
 @_input_option
@@ -604,6 +606,12 @@ def _positive(text: str, option: str) -> float:
     if not 0 < value < math.inf:
         raise click.BadParameter(f"{text!r} is not a positive number", param_hint=option)
     return value
+
+
+def _whole(text: str, option: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r} is neither auto nor a positive whole number", param_hint=option)
+    return int(text)
 
 
 def _text_pair(item: str, option: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import Artifacts, Optimizer, load_artifacts
 from edgetl.data import Dataset, Sample, Wanted, open_training, split_stratified, strata
 from edgetl.data.augment import Views
-from edgetl.engines import resolve_engine
+from edgetl.engines import choose_micro_batch, resolve_engine
 from edgetl.errors import DataError, RunError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features, extract_views
@@ -160,7 +160,8 @@ def finetune(
         optimizer: `adamw`, or `sgd` with `momentum`; `weight_decay` is decoupled in both.
         clip_norm: largest norm of all gradients of a step together.
         micro_batch: most samples to compute at once; a batch in parts takes less memory and gives the
-            same step but for rounding.
+            same step but for rounding. None chooses by what a step of these artifacts takes
+            (`edgetl.engines.base.choose_micro_batch`).
         provider: execution provider of ONNX Runtime (`edgetl.providers.PROVIDERS`) for the frozen part
             and, where it takes it, the training step; with `provider_options`.
         allow_fallback: use the CPU where the provider is missing or refuses.
@@ -215,6 +216,8 @@ def finetune(
         on_event(Stage(f"{views} views of each"))
         features = extract_views(features, train_rows, Views(augment, views, seed, flip), on_event)
     duplicates = _report_duplicates(features, train_rows, val_rows, on_event)
+    if manifest.task == "multilabel":
+        _report_never(train_set.labels, labels[train_rows], on_event)
     mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
 
     args = RunArgs(
@@ -309,8 +312,12 @@ def _settled(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, resu
         )
     if args.init == "auto":
         args = replace(args, init=_best_initialization(prepared, args, samples))
-    if args.lr == 0 and resume and (run.path / ARGS).is_file():
-        args = replace(args, lr=run.read_args().lr)
+    before = run.read_args() if resume and (run.path / ARGS).is_file() else None
+    if args.lr == 0 and before is not None:
+        args = replace(args, lr=before.lr)
+    if args.micro_batch is None:
+        chosen = choose_micro_batch(prepared.manifest, args.batch_size, runtime.available_memory_mb())
+        args = replace(args, micro_batch=before.micro_batch if before is not None else chosen)
     return args
 
 
@@ -433,6 +440,12 @@ def _report_duplicates(
             )
         )
     return len(found)
+
+
+def _report_never(names: tuple[str, ...], labels: NDArray[Any], on_event: OnEvent) -> None:
+    never = [repr(name) for name, count in zip(names, labels.sum(axis=0).tolist(), strict=True) if count == 0]
+    if never:
+        on_event(Note(f"no training sample has the label {', '.join(never)}: it cannot be learned"))
 
 
 def _describe(features: FeatureSet, train_rows: NDArray[np.int64], val_rows: NDArray[np.int64]) -> RunSamples:

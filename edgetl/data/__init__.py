@@ -49,9 +49,9 @@ def open_inputs(given: str | Path, wanted: Wanted) -> tuple[Sample, ...]:
         DataError: the path does not exist, or is not of the modality wanted.
     """
     path = Path(given)
-    if wanted.modality == "text" and not os.path.lexists(given) and path.suffix not in _FILES:
+    if wanted.modality == "text" and not os.path.lexists(given) and path.suffix.lower() not in _FILES:
         return (Sample(shorten(str(given), 60, placeholder=" …") or repr(given), None, str(given)),)
-    if path.suffix in (*table.SUFFIXES, *arrays.SUFFIXES) and not path.is_dir():
+    if path.suffix.lower() in (*table.SUFFIXES, *arrays.SUFFIXES) and not path.is_dir():
         parts = _parts(path, wanted, labelled=False)
         return tuple(sample for opener in parts.values() for sample in opener(wanted.labels).samples)
     if not path.exists():
@@ -69,9 +69,9 @@ def label_names(data: Path, task: str, label_columns: tuple[str, ...]) -> tuple[
         DataError: as `open_training`.
     """
     wanted = Wanted(
-        modality="array" if data.suffix in arrays.SUFFIXES else "image", task=task, label_columns=label_columns
+        modality="array" if data.suffix.lower() in arrays.SUFFIXES else "image", task=task, label_columns=label_columns
     )
-    described = data if data.suffix in table.SUFFIXES else table.metadata_of(data)
+    described = data if data.suffix.lower() in table.SUFFIXES else table.metadata_of(data)
     if described is None and data.is_dir():
         described = table.metadata_of(find_split(data).train)
     return table.table_labels(described, wanted) if described else open_training(data, None, wanted)[0].labels
@@ -85,9 +85,9 @@ def _parts(data: Path, wanted: Wanted, *, labelled: bool = True) -> dict[str, Op
     if not data.exists():
         raise DataError(f"{data} does not exist: give {_FORMS}")
     if data.is_file():
-        if data.suffix in arrays.SUFFIXES:
+        if data.suffix.lower() in arrays.SUFFIXES:
             return arrays.open_arrays(data, wanted, labelled=labelled)
-        if data.suffix in table.SUFFIXES:
+        if data.suffix.lower() in table.SUFFIXES:
             return table.open_table(data, wanted, labelled=labelled)
         raise DataError(f"{data} is a file: give {_FORMS}")
     if (described := table.metadata_of(data)) is not None:

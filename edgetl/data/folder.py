@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgetl.data.sample import Dataset, Label, Sample, listed
+from edgetl.data.table import metadata_of
 from edgetl.errors import DataError
 
 _TRAIN_NAMES = ("train", "training")
@@ -29,7 +30,7 @@ class Split:
 
 
 def find_split(root: Path) -> Split:
-    """Find `train/`, `val/` and `test/` below `root`; without a `train/` that has folders, `root` itself is it.
+    """Find `train/`, `val/` and `test/` below `root`; without a `train/` that has folders or a table, `root` is it.
 
     Raises:
         DataError: `root` is not a folder.
@@ -39,7 +40,7 @@ def find_split(root: Path) -> Split:
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"{root} {what}: give a folder with one folder of pictures per class")
     train = _child(root, _TRAIN_NAMES)
-    if train is None or not any(entry.is_dir() for entry in train.iterdir()):
+    if train is None or not (metadata_of(train) or any(entry.is_dir() for entry in train.iterdir())):
         val, test = _child(root, _VAL_NAMES), _child(root, _TEST_NAMES)
         others = [e for e in root.iterdir() if e.is_dir() and e not in (val, test) and not e.name.startswith(".")]
         if not others and (val or test):  # a data set that only measures

@@ -113,7 +113,9 @@ def _open(
 def _read(file: Path) -> _Table:
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:
-            lines = tuple(_json_lines(file, stream) if file.suffix in (".jsonl", ".ndjson") else _csv(file, stream))
+            lines = tuple(
+                _json_lines(file, stream) if file.suffix.lower() in (".jsonl", ".ndjson") else _csv(file, stream)
+            )
     except FileNotFoundError:
         raise DataError(f"{file} does not exist") from None
     except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgetl.artifacts import Artifacts, Optimizer
-from edgetl.engines.base import Engine
+from edgetl.engines.base import Engine, choose_micro_batch
 from edgetl.errors import EngineError
 from edgetl.events import OnEvent, ignore
 from edgetl.providers import Provider
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ENGINES", "Engine", "open_engine", "resolve_engine"]
+__all__ = ["ENGINES", "Engine", "choose_micro_batch", "open_engine", "resolve_engine"]
 
 ENGINES = ("auto", "ort-training", "portable")
 

@@ -14,6 +14,7 @@ from edgetl.artifacts import (
     BACKBONE,
     MANIFEST,
     ORT_TRAINING_MODEL,
+    PORTABLE_TRAIN_STEP,
     PREPROCESS,
     SCHEMA_VERSION,
     TOKENIZER,
@@ -22,6 +23,7 @@ from edgetl.artifacts import (
     Manifest,
     Optimizer,
     Preprocessing,
+    StepMemory,
     TensorSpec,
     save_manifest,
 )
@@ -177,7 +179,7 @@ def prepare(
         on_event(Stage("generating gradients"))
         optimizer = Optimizer()
         gradients.generate(parts.trainable, trainable, loss, optimizer, directory)
-        engines = _lower(parts, loss, optimizer, directory, on_event)
+        engines, memory = _lower(parts, loss, optimizer, directory, on_event)
         files = sorted(file for file in directory.rglob("*") if file.is_file())
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -195,6 +197,7 @@ def prepare(
             frozen=parts.frozen,
             backbone_macs=parts.backbone_macs,
             trainable_macs=parts.trainable_macs,
+            step_memory=memory,
             head=heads.linear_head(network, parts.trainable),
             loss=loss,
             optimizer=optimizer,
@@ -259,18 +262,22 @@ def _hindered(found: Sequence[Obstacle], network: Network) -> str:
     return f"this share of the network cannot be trained because of {listed}. What can: {', '.join(possible)}"
 
 
-def _lower(parts: Parts, loss: str, optimizer: Optimizer, directory: Path, on_event: OnEvent) -> tuple[str, ...]:
-    """Write what the portable engine needs, if every operator can be lowered; return the engines that can train."""
+def _lower(
+    parts: Parts, loss: str, optimizer: Optimizer, directory: Path, on_event: OnEvent
+) -> tuple[tuple[str, ...], StepMemory | None]:
+    """Write what the portable engine needs, if every operator can be lowered; return the engines that can train,
+    and what a step takes."""
     import onnx
 
     from edgetl.preparation.lower import missing, write_portable
+    from edgetl.preparation.memory import step_memory
 
     training = onnx.load(directory / ORT_TRAINING_MODEL)
     if lacking := missing(training):
         on_event(Note(f"only onnxruntime-training can train this, for want of rules for: {', '.join(lacking)}"))
-        return ("ort-training",)
+        return ("ort-training",), None
     write_portable(directory, training, parts.trainable, parts.parameters, loss, optimizer)
-    return ("ort-training", "portable")
+    return ("ort-training", "portable"), step_memory(onnx.load(directory / PORTABLE_TRAIN_STEP))
 
 
 def _loss(task: str, loss: str | None) -> str:

@@ -34,7 +34,7 @@ def labels(dataset: Dataset) -> list[Any]:
 @pytest.mark.parametrize("column", ["file_name", "path", "file", "image"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_paths_are_relative_to_the_table(tmp_path: Path, column: str, delimiter: str) -> None:
-    file = write(tmp_path / "t.csv", f"{column},label\nin/a.png,cat\n{tmp_path}/b.png,dog\n".replace(",", delimiter))
+    file = write(tmp_path / "t.CSV", f"{column},label\nin/a.png,cat\n{tmp_path}/b.png,dog\n".replace(",", delimiter))
     dataset = train(file, IMAGES)
     assert dataset.labels == ("cat", "dog")
     assert labels(dataset) == [0, 1]
@@ -90,7 +90,6 @@ def test_metadata_of_a_folder_and_of_its_parts(tmp_path: Path) -> None:
     assert [len(trained.samples), len(validated.samples)] == [2, 1]
     for part, rows in (("train", 'x"}\n{"file_name": "b.png", "label": "y"}\n'), ("test", 'x"}\n')):
         write(tmp_path / "two" / part / "metadata.jsonl", '{"file_name": "a.png", "label": "' + rows)
-    write(tmp_path / "two" / "train" / "sub" / "z", "")
     trained, validated = open_training(tmp_path / "two", None, IMAGES)
     assert validated is not None
     assert [len(trained.samples), len(validated.samples)] == [2, 1]

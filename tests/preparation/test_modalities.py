@@ -265,3 +265,13 @@ def test_inputs_that_make_no_sense(source: Path, tmp_path: Path, options: dict[s
     with pytest.raises(EdgetlError, match=message):
         prepare(f"{source}:windows", out=tmp_path / "art", classes=2, **options)
     assert not (tmp_path / "art").exists()
+
+
+def test_a_label_that_no_training_sample_has_is_told(source: Path, tmp_path: Path) -> None:
+    y = np.tile([[1, 0, 0], [0, 1, 0]], (6, 1))
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).standard_normal((12, *SHAPE)), y=y, labels=["a", "b", "c"])
+    prepare(f"{source}:windows", out=tmp_path / "art", labels_from=tmp_path / "d.npz", modality="array",
+            input_shape=SHAPE, task="multilabel")  # fmt: skip
+    events: list[Event] = []
+    finetune(tmp_path / "art", tmp_path / "d.npz", out=tmp_path / "run", epochs=1, on_event=events.append)
+    assert any(isinstance(e, Note) and "has the label 'c'" in e.text for e in events)
