@@ -238,7 +238,7 @@ def with_telling_head(network: Network, pictures: np.ndarray) -> Network:
     Features of random weights differ little between pictures; else every picture would be of the same class.
     """
     network = with_calm_head(moved_from_symmetry(network), pictures)
-    (logits,) = run_graph(network.model, [BATCH_LOGITS], pictures)
+    (logits,) = run_graph(network.model, [BATCH_LOGITS], {network.model.graph.input[0].name: pictures})
     mean, size = logits.mean(0), float(logits.std(0).mean())
     values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer if t.name in network.head}
     shifted = {name: value - mean if value.shape == mean.shape else value for name, value in values.items()}
