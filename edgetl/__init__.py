@@ -19,6 +19,8 @@ _EXPORTS = {
     "evaluate": "edgetl.deployed",
     "predict": "edgetl.deployed",
     "describe": "edgetl.inspection",
+    "write_report": "edgetl.report",
+    "compare_runs": "edgetl.runs",
     "DeployedModel": "edgetl.deployed",
     "EdgetlError": "edgetl.errors",
 }
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from edgetl.errors import EdgetlError as EdgetlError
     from edgetl.inspection import describe as describe
     from edgetl.preparation import prepare as prepare
+    from edgetl.report import write_report as write_report
+    from edgetl.runs import compare_runs as compare_runs
     from edgetl.train import finetune as finetune
 
 

@@ -12,12 +12,15 @@ import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from edgetl import defaults, schema, storage
 from edgetl.errors import ArtifactsError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
+TOKENIZER = "tokenizer.json"
 PREPROCESS = "preprocess.onnx"
 BACKBONE = "backbone.onnx"
 TRAINABLE = "trainable.onnx"
@@ -39,7 +42,10 @@ SAMPLE_WEIGHTS = "sample_weights"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor's name, its shape for one sample (without the batch axis) and its numpy type name."""
+    """A tensor's name, its shape for one sample (without the batch axis) and its numpy type name.
+
+    Of a network's inputs a size is -1 where it differs from sample to sample, as a text's length may.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -49,6 +55,11 @@ class TensorSpec:
     def elements(self) -> int:
         """Number of elements for one sample."""
         return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes for one sample."""
+        return self.elements * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,92 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     channel_order: str = "rgb"
     crop_corner: str = "even"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What a network takes of a picture so prepared; its graph may use another name."""
+        return (TensorSpec("pixels", (self.channels, self.height, self.width)),)
+
+
+@dataclass(frozen=True)
+class AudioPreprocessing:
+    """How a recording becomes a log-mel spectrogram `[channels, frames, mels]` or its transpose.
+
+    Attributes:
+        sample_rate: in Hz; recordings of other rates are resampled.
+        seconds: length of what the network sees; longer recordings lose both ends, shorter ones get
+            silence on both sides.
+        n_fft: length of a frame and of its Hann window, in samples.
+        hop_length: distance of two frames, in samples.
+        mels: number of mel bands between `f_min` and `f_max` Hz.
+        mel_scale: `htk`, triangles of height 1 (torchaudio's default), or `slaney`, of area 1 in Hz
+            (librosa's default).
+        power: 2 for the power spectrum, 1 for magnitudes.
+        log_offset: what is added before the logarithm.
+        log: `natural` or `decibel` (ten times the common logarithm).
+        mean, std: what the result is standardised with.
+        channels: how many times it is given to the network, 1 or 3.
+        time_first: frames before mels.
+    """
+
+    sample_rate: int = 16000
+    seconds: float = 1.0
+    n_fft: int = 400
+    hop_length: int = 160
+    mels: int = 64
+    f_min: float = 0.0
+    f_max: float = 8000.0
+    mel_scale: str = "htk"
+    power: float = 2.0
+    log_offset: float = 1e-6
+    log: str = "natural"
+    mean: float = 0.0
+    std: float = 1.0
+    channels: int = 1
+    time_first: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Length of what the network sees, in samples."""
+        return round(self.seconds * self.sample_rate)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames; the first is centred on the first sample, as torch.stft does it."""
+        return 1 + self.samples // self.hop_length
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the spectrogram."""
+        size = (self.frames, self.mels) if self.time_first else (self.mels, self.frames)
+        return (self.channels, *size)
+
+
+@dataclass(frozen=True)
+class TextPreprocessing:
+    """How a text becomes token ids; `tokenizer.json`, of the library `tokenizers`, says into which tokens.
+
+    Attributes:
+        tokenizer: the name of the model that the tokenizer came with.
+        max_length: the largest number of tokens, special ones included; what is longer loses its end.
+        padding: `fixed` fills every text up to `max_length` behind its end; `dynamic` leaves each its
+            own length.
+        pad_id: the token id that fills.
+        token_type_ids: whether the network takes these, too, besides ids and mask.
+    """
+
+    tokenizer: str
+    max_length: int = defaults.MAX_LENGTH
+    padding: str = "fixed"
+    pad_id: int = 0
+    token_type_ids: bool = False
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What a network takes of a text so prepared."""
+        length = self.max_length if self.padding == "fixed" else -1
+        names = ("input_ids", "attention_mask", *(("token_type_ids",) if self.token_type_ids else ()))
+        return tuple(TensorSpec(name, (length,), "int64") for name in names)
 
 
 @dataclass(frozen=True)
@@ -111,6 +208,28 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class Head:
+    """The new head where it is one linear layer that ends the network: `logits = input · weightᵀ + bias`.
+
+    Attributes:
+        weight, bias: names of its parameters, `[K, D]` and `[K]`.
+        input: name of the value in `trainable.onnx` that enters it, `[N, D]`; it may be a feature.
+    """
+
+    weight: str
+    bias: str
+    input: str
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """What a training step of the portable engine holds at once, 10^6 bytes: `fixed_mb + N·per_sample_mb`."""
+
+    fixed_mb: float
+    per_sample_mb: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a prepared directory says of itself; see docs/artifacts.md for each field.
 
@@ -121,11 +240,17 @@ class Manifest:
         outputs: number of logits: of classes, or of numbers.
         loss: `cross_entropy`, `binary_cross_entropy`, `mean_squared_error` or `l1`.
         optimizer: what the training artifacts hold; finetune may choose another.
+        modality: what a sample is: `image`, `audio`, `text` or `array`.
+        preprocessing: of an image; None for other modalities.
+        audio: of a recording; None for other modalities.
+        text: of a text; None for other modalities.
+        inputs: the network's inputs, for one sample.
         features: the tensors at the freeze boundary, for one sample; the training graph's inputs.
         trainable: the parameters that train, by name; `frozen` are all others.
         backbone_macs, trainable_macs: multiply-accumulates of a forward pass for one sample, before
             and behind the boundary.
         engines: those that can train it.
+        head: None if it is not a single linear layer.
         files: SHA-256 of every other file, by path relative to the directory.
     """
 
@@ -135,8 +260,9 @@ class Manifest:
     task: str
     labels: tuple[str, ...]
     outputs: int
-    preprocessing: Preprocessing
-    input: TensorSpec
+    modality: str
+    preprocessing: Preprocessing | None
+    inputs: tuple[TensorSpec, ...]
     features: tuple[TensorSpec, ...]
     policy: tuple[str, ...]
     trainable: tuple[TensorSpec, ...]
@@ -149,6 +275,10 @@ class Manifest:
     opset: int
     ir_version: int
     files: dict[str, str]
+    head: Head | None = None
+    step_memory: StepMemory | None = None
+    audio: AudioPreprocessing | None = None
+    text: TextPreprocessing | None = None
 
 
 @dataclass(frozen=True)

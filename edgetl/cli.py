@@ -7,7 +7,7 @@ import errno
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,15 +18,30 @@ from edgetl.errors import EdgetlError
 
 if TYPE_CHECKING:
     from edgetl.console import Display
+    from edgetl.deployed import Prediction
+    from edgetl.report import ReportResult
+    from edgetl.runs import RunSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_OUTPUTS = {"classification": "classes", "multilabel": "labels", "regression": "numbers"}
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 _threads_option = click.option(
     "--threads", type=click.IntRange(min=1), default=None, help="Cores to use.  [default: all available]"
 )
+
+
+def _column_option(name: str, what: str) -> Callable[[F], F]:
+    return click.option(
+        f"--{name}-column",
+        multiple=True,
+        metavar="NAME[,NAME]",
+        callback=lambda _, __, items: tuple(name.strip() for item in items for name in item.split(",") if name.strip()),
+        help=f"Of a table: the column of {what}, where it has another name than usual. Repeatable.",
+    )
+
+
+_label_option = _column_option("label", "the labels or numbers to learn")
+_input_option = _column_option("input", "paths, texts or numbers")
 
 
 def _provider_options(command: F) -> F:
@@ -66,9 +81,12 @@ def main() -> None:
 @click.argument("source")
 @click.option("--out", required=True, type=click.Path(), help="Directory to write.")
 @click.option("--labels", help="Class names, separated by commas.")
-@click.option("--labels-from", type=click.Path(), metavar="DATA", help="Data set whose folders name the classes.")
+@click.option("--labels-from", type=click.Path(), metavar="DATA", help="Data that name the classes.")
+@_label_option
 @click.option(
-    "--classes", type=click.IntRange(min=2), help="Number of classes; finetune takes the names from its data."
+    "--classes",
+    type=click.IntRange(min=1),
+    help="Number of classes, labels or numbers; finetune takes the names from its data.",
 )
 @click.option("--weights", type=click.Path(), metavar="FILE", help="Weights: .safetensors, or a .pt/.pth state dict.")
 @click.option(
@@ -111,6 +129,27 @@ def main() -> None:
     help="Order in which the network takes colours.  [default: the model's]",
 )
 @click.option(
+    "--modality",
+    type=click.Choice(["image", "audio", "text", "array"]),
+    help="What a sample is: a picture, a recording (the network gets its log-mel spectrogram), a text, or numbers.  "
+    "[default: text for a language model of hf:, else image]",
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=4),
+    metavar="N",
+    help=f"Most tokens of a text.  [default: {defaults.MAX_LENGTH}, or what the network takes]",
+)
+@click.option("--dynamic-length", is_flag=True, help="Texts keep their own length, instead of being filled up.")
+@click.option("--input-shape", metavar="N[,N]", help="Of --modality array: the shape of one sample.")
+@click.option(
+    "--audio-arg",
+    "audio",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of --modality audio: sample_rate, seconds, n_fft, hop_length, mels, ... (docs/data.md). Repeatable.",
+)
+@click.option(
     "--task",
     type=click.Choice(["classification", "multilabel", "regression"]),
     default="classification",
@@ -130,21 +169,26 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     SOURCE is timm:NAME, torchvision:NAME[@WEIGHTS], hf:ID_OR_DIR, FILE.py:callable or
     module:callable returning an nn.Module, or a file MODEL.onnx, PROGRAM.pt2 or MODEL.keras.
     """
-    labels = options.pop("labels")
+    labels, label_column = options.pop("labels"), options.pop("label_column")
     if sum(value is not None for value in (labels, options["labels_from"], options["classes"])) != 1:
         raise click.UsageError("Give exactly one of --labels, --labels-from and --classes.")
     names = ("size", "resize", "crop_pct", "interpolation", "mean", "std", "channel_order")
     preprocessing = {name: options.pop(name) for name in names}
     for name in ("mean", "std"):
         preprocessing[name] = _numbers(preprocessing[name], f"--{name}")
-    options["model_args"] = dict(_key_value(item) for item in options["model_args"])
+    options["model_args"] = dict(_key_value(item, "--model-arg") for item in options["model_args"])
+    options["audio"] = dict(_key_value(item, "--audio-arg") for item in options["audio"])
+    if options["input_shape"] is not None:
+        options["input_shape"] = _numbers(options["input_shape"], "--input-shape", int)
 
     with _reporting(as_json) as display:
         import edgetl
+        from edgetl.targets import OUTPUTS_ARE
 
         result = edgetl.prepare(
             source,
             labels=None if labels is None else labels.split(","),
+            label_column=label_column,
             preprocessing=preprocessing,
             on_event=display,
             **options,
@@ -153,12 +197,12 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     _finish(
         as_json,
         result,
-        f"{result.artifacts} is ready: {result.outputs} {_OUTPUTS[result.task]}, "
+        f"{result.artifacts} is ready: {result.outputs} {OUTPUTS_ARE[result.task]}, "
         f"{result.size_mb:.1f} MB, in {result.seconds:.0f} s",
         f"  trains {result.trainable_parameters:,} parameters; {result.frozen_parameters:,} are frozen",
         f"  {result.trainable_macs / 1e6:,.1f} million multiply-accumulates behind the boundary, "
         f"{result.backbone_macs / 1e6:,.1f} before it",
-        f"  features per picture: {shapes} ({result.feature_kb_per_image:.1f} kB)",
+        f"  features per sample: {shapes} ({result.feature_kb_per_image:.1f} kB)",
         f"next: edgetl finetune {result.artifacts} DATA --out runs/{Path(result.artifacts).name}",
     )
 
@@ -177,14 +221,51 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     show_default=True,
     help="Share of each class kept for validation.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=defaults.EPOCHS, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=0), default=defaults.EPOCHS, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=defaults.BATCH_SIZE, show_default=True)
 @click.option(
     "--lr",
-    type=click.FloatRange(min=0, min_open=True),
-    default=defaults.LEARNING_RATE,
+    default=f"{defaults.LEARNING_RATE:g}",
     show_default=True,
-    help="Learning rate.",
+    metavar="RATE|auto",
+    callback=lambda _, __, text: None if text == "auto" else _positive(text, "--lr"),
+    help="Learning rate, the schedule's largest; auto tries several.",
+)
+@click.option(
+    "--init",
+    type=click.Choice(["auto", "zero", "prototype", "ridge"]),
+    default=defaults.INIT,
+    show_default=True,
+    help="How a new head begins: at zero, or in closed form from the features.",
+)
+@click.option(
+    "--schedule", type=click.Choice(["constant", "linear", "cosine"]), default=defaults.SCHEDULE, show_default=True
+)
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0, 1),
+    default=defaults.WARMUP,
+    show_default=True,
+    help="Share of all steps over which the rate rises.",
+)
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better one.")
+@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
+@click.option("--class-weights", type=click.Choice(["balanced"]), help="Let every class count alike.")
+@click.option(
+    "--augment",
+    type=click.Choice(["light", "strong"]),
+    help="Train on other views of each sample, too; they are cached.",
+)
+@click.option(
+    "--views", type=click.IntRange(min=1), default=defaults.VIEWS, show_default=True, help="Views that --augment makes."
+)
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Whether views of pictures may be mirrored.")
+@click.option(
+    "--cache-precision",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="float16 halves the cache and rounds the features.",
 )
 @click.option(
     "--seed",
@@ -218,10 +299,14 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 )
 @click.option(
     "--micro-batch",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Samples computed at once; their gradients are added up over a batch.  [default: the batch]",
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    callback=lambda _, __, text: None if text == "auto" else _whole(text, "--micro-batch"),
+    help="Samples computed at once; their gradients are added up over a batch, which is the same step in less memory.",
 )
+@_label_option
+@_input_option
 @_provider_options
 @click.option(
     "--cache", type=click.Path(), metavar="DIR", help="Where features are kept.  [default: the user's cache folder]"
@@ -229,28 +314,31 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 @_threads_option
 @_json_option
 def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
-    """Train ARTIFACTS on DATA, a folder with one folder of pictures per class (no PyTorch needed)."""
+    """Train ARTIFACTS on DATA: a folder with one folder per class, a table, or an .npz file (no PyTorch needed)."""
     if options["resume"] and options["force"]:
         raise click.UsageError("--resume continues a run and --force replaces it: give one of them.")
     with _reporting(as_json, interrupted=lambda display: _how_to_resume(options["out"], display)) as display:
         import edgetl
 
         result = edgetl.finetune(artifacts, data, on_event=display, **options)
-    accuracy = "no validation data" if result.val_accuracy is None else f"validation accuracy {result.val_accuracy:.1%}"
+        from edgetl.console import figure
+
+    validated = f"validation {figure(result.metric, result.val_metric)}" if result.val_samples else "no validation data"
     speed = (
         "all from the cache" if result.feature_ms_per_image is None else f"{result.feature_ms_per_image:.1f} ms each"
     )
     _finish(
         as_json,
         result,
-        f"{accuracy} (best epoch {result.best_epoch} of {result.epochs}), "
+        f"{validated} (best epoch {result.best_epoch} of {result.epochs}), "
         f"in {result.seconds:.1f} s and {result.peak_rss_mb:.0f} MB",
-        f"  {result.train_samples} pictures to train and {result.val_samples} to validate, "
+        *_others(result.val_figures, result.metric),
+        f"  {result.train_samples} samples to train and {result.val_samples} to validate, "
         f"{len(result.rejected)} left out",
         f"  features {result.feature_seconds:.1f} s ({speed}), training {result.training_seconds:.1f} s, "
         f"engine {result.engine}",
         *_placements(result.placement),
-        f"  the run lies in {result.run}",
+        f"  the run lies in {result.run}; look at its report.html",
         f"next: edgetl deploy {result.run} --out model.onnx",
     )
 
@@ -267,40 +355,47 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
 @_threads_option
 @_json_option
 def deploy(run: str, as_json: bool, **options: Any) -> None:
-    """Write RUN's best model as one ONNX file, pictures in and probabilities out, and verify it."""
+    """Write RUN's best model as one ONNX file, from a sample to its probabilities or numbers, and verify it."""
     with _reporting(as_json) as display:
         import edgetl
+        from edgetl.console import figure
 
         result = edgetl.deploy(run, on_event=display, **options)
     _finish(
         as_json,
         result,
         f"{result.model} is ready: {result.size_mb:.1f} MB, opset {result.opset}, IR {result.ir_version}",
-        f"  verified on {result.verified_samples} pictures: logits differ by {result.largest_difference:.1e} at most, "
-        f"accuracy {result.accuracy:.1%}",
-        f"next: edgetl predict {result.model} PICTURE",
+        f"  verified on {result.verified_samples} samples: logits differ by {result.largest_difference:.1e} at most, "
+        + ", ".join(figure(name, value) for name, value in list(result.figures.items())[:1]),
+        f"next: edgetl predict {result.model} INPUT",
     )
 
 
 @main.command()
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
+@_label_option
+@_input_option
 @_provider_options
 @_threads_option
 @_json_option
 def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
-    """Measure MODEL, a deployed file, on DATA, a folder with one folder of pictures per class."""
+    """Measure MODEL, a deployed file, on DATA: a folder with one folder per class, a table, or an .npz file."""
     with _reporting(as_json) as display:
         import edgetl
 
         result = edgetl.evaluate(model, data, on_event=display, **options)
-    width = max(map(len, result.recall))
+        from edgetl.console import figure
+
+    (metric, value), *_ = result.figures.items()
+    counted = f"{result.samples} samples" if result.correct is None else f"{result.correct} of {result.samples} samples"
     _finish(
         as_json,
         result,
-        f"accuracy {result.accuracy:.1%} ({result.correct} of {result.samples} pictures in {result.data})",
-        *(f"  {name:<{width}}  {recall:6.1%}  {'█' * round(20 * recall)}" for name, recall in result.recall.items()),
-        f"  {result.ms_per_image:.1f} ms per picture with {result.threads} threads, "
+        f"{figure(metric, value)} ({counted} in {result.data})",
+        *_others(result.figures, metric),
+        *_per_label(result.per_label),
+        f"  {result.ms_per_image:.1f} ms per sample with {result.threads} threads, "
         f"{result.peak_rss_mb:.0f} MB, {len(result.rejected)} left out",
         *_placements({"the model": result.placement}),
     )
@@ -310,19 +405,19 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
 @click.argument("model", type=click.Path())
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(), metavar="INPUT...")
 @click.option(
-    "--top", type=click.IntRange(min=1), default=defaults.TOP, show_default=True, help="Classes to show per picture."
+    "--top", type=click.IntRange(min=1), default=defaults.TOP, show_default=True, help="Classes to show per sample."
 )
+@_input_option
 @_provider_options
 @_threads_option
 @_json_option
 def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Classify pictures, or folders of pictures, with MODEL, a deployed file."""
+    """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, .npz files, or texts."""
     with _reporting(as_json) as display:
         import edgetl
 
         results = edgetl.predict(model, inputs, on_event=display, **options)
-    lines = [f"{item.input}: " + ", ".join(f"{label} {p:.1%}" for label, p in item.top) for item in results]
-    _finish(as_json, {"model": model, "predictions": results}, *lines)
+    _finish(as_json, {"model": model, "predictions": results}, *(f"{item.input}: {_told(item)}" for item in results))
 
 
 @main.command()
@@ -335,6 +430,38 @@ def inspect(path: str, as_json: bool) -> None:
 
         found = edgetl.describe(path)
     _finish(as_json, found, *(_artifacts_outline(found) if found["kind"] == "artifacts" else _outline(found)))
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@_json_option
+def report(run: str, as_json: bool) -> None:
+    """Write RUN's report.html and plots anew (finetune writes them at its end)."""
+    with _reporting(as_json) as display:
+        import edgetl
+
+        result = edgetl.write_report(run, on_event=display)
+    _finish(as_json, result, *_report_lines(result))
+
+
+@main.command()
+@click.argument("directory", type=click.Path())
+@click.option(
+    "--sort",
+    type=click.Choice(["accuracy", "loss", "epochs", "seconds", "name"]),
+    default="accuracy",
+    show_default=True,
+    help="What to sort by, best first.",
+)
+@_json_option
+def runs(directory: str, sort: str, as_json: bool) -> None:
+    """Compare the runs at and below DIRECTORY in a table."""
+    with _reporting(as_json) as display:
+        import edgetl
+        from edgetl.console import table
+
+        found = edgetl.compare_runs(directory, sort=sort, on_event=display)
+    _finish(as_json, {"directory": directory, "runs": found}, *table(*_runs_table(found)))
 
 
 @main.command()
@@ -377,23 +504,114 @@ def demo(out: str | None, as_json: bool) -> None:
     _finish(as_json, result)
 
 
+def _told(item: Prediction) -> str:
+    """A prediction for people: numbers, or classes with their probabilities; a mark on labels that it gives."""
+    if item.values:
+        return ", ".join(f"{name} {value:.6g}" for name, value in item.values.items())
+    given = item.labels if len(item.labels) != 1 or item.labels[0] != item.top[0][0] else ()
+    return ", ".join(f"{label}{'*' if label in given else ''} {p:.1%}" for label, p in item.top)
+
+
+def _others(figures: dict[str, float | None], metric: str) -> Iterator[str]:
+    from edgetl.console import figure
+
+    if others := [figure(name, value) for name, value in figures.items() if name != metric]:
+        yield f"  {', '.join(others)}"
+
+
+def _per_label(per_label: dict[str, dict[str, float | None]]) -> Iterator[str]:
+    """A line for each class or label, with a bar for its recall; or for each of several numbers."""
+    from edgetl.console import figure
+
+    width = max(map(len, per_label))
+    for name, found in per_label.items():
+        if "recall" in found:
+            recall = found["recall"]
+            bar = "no samples" if recall is None else f"{recall:6.1%}  {'█' * round(20 * recall)}"
+            yield f"  {name:<{width}}  {bar}"
+        elif len(per_label) > 1:
+            yield f"  {name:<{width}}  {', '.join(figure(metric, value) for metric, value in found.items())}"
+
+
 def _placements(placement: dict[str, dict[str, float]]) -> Iterator[str]:
     """Say what ran where, unless the CPU ran everything."""
+    if {name for shares in placement.values() for name in shares} <= {"CPUExecutionProvider"}:
+        return
     for what, shares in placement.items():
-        if set(shares) - {"CPUExecutionProvider"} or any(
-            set(other) > {"CPUExecutionProvider"} for other in placement.values()
-        ):
-            listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) or "nothing to run"
-            yield f"  {what} ran on: {listed} of the time"
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        yield f"  {what} ran on: {listed} of the time" if shares else f"  {what} did not have to run"
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+def _report_lines(result: ReportResult) -> Iterator[str]:
+    yield f"{result.report} is ready: {result.size_kb:.0f} kB, in {result.seconds:.1f} s"
+    if result.accuracy is not None:
+        before = "" if result.accuracy_before is None else f"{result.accuracy_before:.1%} before, "
+        yield f"  validation accuracy {before}{result.accuracy:.1%}{'' if result.finished else ' so far'}"
+    for plot in result.plots:
+        yield f"  {plot}"
+
+
+def _runs_table(found: Sequence[RunSummary]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    heads = (
+        "run",
+        "model",
+        "trains",
+        ">accuracy",
+        ">loss",
+        ">best",
+        ">epochs",
+        ">pictures",
+        ">lr",
+        "engine",
+        ">seconds",
+    )
+
+    def shown(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    rows = [
+        (
+            run.name,
+            run.model,
+            ", ".join(run.policy) or "-",
+            shown(run.val_accuracy, ".1%"),
+            shown(run.val_loss, ".4f"),
+            shown(run.best_epoch, "d"),
+            f"{run.epochs}" if run.finished else f"{run.epochs} of {run.planned_epochs}",
+            f"{shown(run.train_samples, 'd')}+{shown(run.val_samples, 'd')}",
+            f"{run.lr:g}",
+            run.engine,
+            shown(run.seconds, ".1f"),
+        )
+        for run in found
+    ]
+    return heads, rows
+
+
+def _numbers(text: str | None, option: str, kind: Callable[[str], Any] = float) -> tuple[Any, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers", param_hint=option) from None
+        what = "whole numbers" if kind is int else "numbers"
+        raise click.BadParameter(f"{text!r} is not a list of {what}", param_hint=option) from None
+
+
+def _positive(text: str, option: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise click.BadParameter(f"{text!r} is not a positive number", param_hint=option)
+    return value
+
+
+def _whole(text: str, option: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r} is neither auto nor a positive whole number", param_hint=option)
+    return int(text)
 
 
 def _text_pair(item: str, option: str) -> tuple[str, str]:
@@ -403,10 +621,10 @@ def _text_pair(item: str, option: str) -> tuple[str, str]:
     return key, value
 
 
-def _key_value(item: str) -> tuple[str, Any]:
+def _key_value(item: str, option: str) -> tuple[str, Any]:
     import ast
 
-    key, value = _text_pair(item, "--model-arg")
+    key, value = _text_pair(item, option)
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -471,7 +689,7 @@ def _finish(as_json: bool, result: Any, *lines: str) -> None:
 def _artifacts_outline(found: dict[str, Any]) -> Iterator[str]:
     """A prepared directory: what it is, what trains, the boundary, and a line for every parameter."""
     yield from _outline({k: v for k, v in found.items() if k not in ("trainable", "frozen", "features", "files")})
-    yield "boundary, for one picture:"
+    yield "boundary, for one sample:"
     for spec in found["features"]:
         size = 4 * math.prod(spec["shape"])
         yield f"  {spec['name']}  {spec['shape']}  {size / 1e3:,.1f} kB"

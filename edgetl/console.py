@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,6 +24,14 @@ from rich.text import Text
 from edgetl.events import EpochEnd, EpochProgress, Event, FeatureProgress, Note, Stage
 
 _REDRAW_SECONDS = 0.1
+_NAMES = {
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "exact_match": "exact match",
+    "r2": "R²",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+}
 
 
 class Display:
@@ -72,11 +82,13 @@ class Display:
                     self._console.print(f"features of {total} pictures ready {detail}".rstrip())
             case EpochProgress(epoch, epochs, step, steps, loss):
                 self._update((epoch - 1) * steps + step, epochs * steps, f"epoch {epoch}/{epochs} loss {loss:.4f}")
-            case EpochEnd(epoch, epochs, train_loss, _, val_loss, val_accuracy):
+            case EpochEnd(epoch, epochs, train_loss, _, val_loss, val_metric, metric):
                 self.finished_epochs = epoch
-                line = f"epoch {epoch:>{len(str(epochs))}}/{epochs}  loss {train_loss:.4f}"
-                if val_accuracy is not None:
-                    line += f"  val loss {val_loss:.4f}  val accuracy {val_accuracy:6.1%}"
+                line = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+                if train_loss is not None:
+                    line += f"  loss {train_loss:.4f}"
+                if val_loss is not None:
+                    line += f"  val loss {val_loss:.4f}  val {figure(metric, val_metric, width=6)}"
                 self._console.print(line)
 
     def _begin(self, text: str, total: int | None) -> None:
@@ -91,6 +103,31 @@ class Display:
             return
         self._drawn = now
         self._progress.update(self._task, completed=done, total=total, detail=detail)
+
+
+def figure(metric: str, value: float | None, *, width: int = 0) -> str:
+    """Return a metric's name and value for people: shares in percent, everything else with four digits."""
+    if value is None:
+        shown = "-"
+    else:
+        shown = f"{value:.1%}" if metric in ("accuracy", "exact_match") or metric.endswith("f1") else f"{value:.4g}"
+    return f"{_NAMES.get(metric, metric)} {shown:>{width}}"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return aligned lines; a head that begins with `>` stands over a column that ends flush."""
+    cells = [[head.removeprefix(">") for head in heads], *([_visible(cell) for cell in row] for row in rows)]
+    widths = [max(cell_len(row[i]) for row in cells) for i in range(len(heads))]
+
+    def padded(cell: str, i: int) -> str:
+        space = " " * (widths[i] - cell_len(cell))
+        return space + cell if heads[i].startswith(">") else cell + space
+
+    return ["  ".join(padded(cell, i) for i, cell in enumerate(row)).rstrip() for row in cells]
+
+
+def _visible(text: str) -> str:
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 class _RateColumn(ProgressColumn):

@@ -3,8 +3,15 @@
 EPOCHS = 10
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
+INIT = "auto"
+INIT_BATCH = 256
+RIDGE_FROM = 10  # samples of each class, on average; benchmarks/README.md has the table
+SCHEDULE = "constant"
+VIEWS = 4
+WARMUP = 0.0
 SEED = 0
 VAL_FRACTION = 0.2
+MAX_LENGTH = 128
 TOP = 3
 
 OPSET = 18  # the first with an antialiasing Resize; onnxruntime reads it since 1.14
@@ -16,4 +23,6 @@ WEIGHT_DECAY = 0.01
 SGD_MOMENTUM = 0.9
 
 MAX_PIXELS = 100_000_000  # a picture that declares more is refused before memory is taken
+MAX_ARRAY_BYTES = 2_000_000_000  # so is an archive of arrays
+MAX_AUDIO_SAMPLES = 100_000_000  # and a recording: 35 minutes at 48 kHz
 PROOF_SAMPLES = 256  # training samples that stand in for validation data when deploy() compares logits

@@ -5,36 +5,45 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl import defaults, runtime
-from edgetl.data.folder import find_split, open_folder
-from edgetl.data.images import read_rgb
+from edgetl import defaults, metrics, runtime, schema, storage
+from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing
+from edgetl.data import Sample, Wanted, content_digest, open_inputs, open_measured
+from edgetl.data.decode import IMAGE, Decoder, open_decoder
 from edgetl.errors import DataError, DeployError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, Stage, ignore
 from edgetl.providers import Provider, open_placed, resolve_provider
+from edgetl.targets import figures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-IMAGE = "image"
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
+VALUES = "values"
+"""Outputs: the network's own, and what they mean; numbers for regression, else probabilities."""
 METADATA_NAMES = "names"
 METADATA_EDGETL = "edgetl"
+METADATA_TOKENIZER = "tokenizer.json"
+THRESHOLD = 0.5
+"""From this probability on, a sample is said to have a label, where it may have several."""
 
 
 class DeployedModel:
-    """A model written by `deploy`: an upright RGB picture of any size in, probabilities and logits out.
+    """A model written by `deploy`: one sample in, probabilities (or numbers) and logits out.
 
     Attributes:
         path: the file.
-        labels: class names in the order of the outputs.
+        task, modality: as in `edgetl.artifacts.Manifest`.
+        labels: names in the order of the outputs.
+        decode: makes the model's inputs of a sample's content; of texts it needs the library `tokenizers`.
         provenance: what `deploy` wrote about the model's making.
 
     Raises:
@@ -67,36 +76,87 @@ class DeployedModel:
         try:
             self.provenance: dict[str, Any] = json.loads(metadata[METADATA_EDGETL])
             self.labels = tuple(str(label) for label in self.provenance["labels"])
-        except (ValueError, KeyError, TypeError):
+            self.task = str(self.provenance["task"])
+            self.modality = str(self.provenance.get("modality", IMAGE))
+            self._inputs = tuple(schema.from_json(TensorSpec, item) for item in self.provenance.get("inputs", ()))
+            audio, text = self.provenance.get("audio"), self.provenance.get("text")
+            self._audio = None if audio is None else schema.from_json(AudioPreprocessing, audio)
+            self._text = None if text is None else schema.from_json(TextPreprocessing, text)
+            self._tokenizer = metadata.get(METADATA_TOKENIZER)
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DeployError(f"{self.path} has damaged metadata: deploy it again") from None
+        self._outputs = [VALUES if self.task == "regression" else PROBABILITIES, LOGITS]
+
+    @cached_property
+    def decode(self) -> Decoder:
+        """See above."""
+        tokenizer = self._tokenizer
+        if tokenizer is None and self._text is not None:
+            tokenizer = self._tokenizer_beside()
+        return open_decoder(self.modality, self._inputs, self._audio, self._text, tokenizer or "")
+
+    def _tokenizer_beside(self) -> str:
+        name, digest = (str(self.provenance.get(key)) for key in ("tokenizer_file", "tokenizer_sha256"))
+        file = self.path.parent / Path(name).name
+        if not file.is_file() or storage.sha256_file(file) != digest:
+            raise DeployError(
+                f"{file}, the tokenizer of {self.path}, is missing or another: copy both files that "
+                "'edgetl deploy' wrote"
+            )
+        return file.read_text(encoding="utf-8")
 
     @property
     def placement(self) -> dict[str, float]:
-        """Each execution provider's share of the first picture's time; empty before it."""
+        """Each execution provider's share of the first sample's time; empty before it."""
         return self._session.placement or {}
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Classify one picture `[height, width, 3]` uint8 RGB; return probabilities and logits, `[classes]` each."""
-        probabilities, logits = self._session.run([PROBABILITIES, LOGITS], {IMAGE: pixels})
-        return probabilities, logits
+    def __call__(self, raw: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Compute one sample.
+
+        Args:
+            raw: a picture `[height, width, 3]` uint8 RGB, a recording `[samples]` float32 at the model's
+                rate, an array float32; or inputs by name, as `decode` gives them (of texts only so).
+
+        Returns:
+            Probabilities (of regression, the numbers) and logits, `[outputs]` float32 each.
+        """
+        answer, logits = self._session.run(self._outputs, raw if isinstance(raw, Mapping) else {self.modality: raw})
+        return answer, logits
+
+    def wanted(self, input_column: Sequence[str] = (), label_column: Sequence[str] = ()) -> Wanted:
+        """Return what data for this model must be; columns of a table default to those it was trained on."""
+        return Wanted(
+            modality=self.modality,
+            task=self.task,
+            labels=self.labels,
+            outputs=len(self.labels),
+            shape=self._inputs[0].shape if self.modality == "array" else None,
+            input_columns=tuple(input_column or self.provenance.get("input_columns", ())),
+            label_columns=tuple(label_column or self.provenance.get("label_columns", ())),
+        )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a deployed model does on labelled pictures.
+    """How a deployed model does on labelled samples.
 
     Attributes:
-        recall: share of each class that is recognised.
-        ms_per_image: wall-clock milliseconds, decoding included, with `threads` threads.
-        placement: each execution provider's share of the time, as seen at the first picture.
+        figures: of the task, by name: `accuracy` and `macro_f1`; `macro_f1`, `micro_f1` and `exact_match`
+            of several labels; `r2`, `mae` and `rmse` of numbers. See `edgetl.metrics`.
+        accuracy, correct: of classification, else None.
+        per_label: the figures of each class, label or number.
+        ms_per_image: wall-clock milliseconds for each sample, decoding included, with `threads` threads.
+        placement: each execution provider's share of the time, as seen at the first sample.
     """
 
     model: str
     data: str
-    accuracy: float
-    correct: int
+    task: str
+    figures: dict[str, float | None]
+    accuracy: float | None
+    correct: int | None
     samples: int
-    recall: dict[str, float]
+    per_label: dict[str, dict[str, float | None]]
     seconds: float
     ms_per_image: float
     peak_rss_mb: float
@@ -107,18 +167,28 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one picture, best first."""
+    """What a model says of one sample.
+
+    Attributes:
+        label: the most probable class or label; of regression None, as is its `probability`.
+        labels: of several labels, those of at least `THRESHOLD`; of classification `label` alone.
+        top: the most probable, best first.
+        values: of regression, the numbers by name.
+    """
 
     input: str
-    label: str
-    probability: float
+    label: str | None
+    probability: float | None
+    labels: tuple[str, ...]
     top: tuple[tuple[str, float], ...]
+    values: dict[str, float]
 
 
 @dataclass(frozen=True)
 class _Outcome:
+    answer: NDArray[np.float32] | None
     logits: NDArray[np.float32] | None
-    probabilities: NDArray[np.float32] | None
+    digest: str
     reason: str
 
 
@@ -126,16 +196,18 @@ def evaluate(
     model: str | Path,
     data: str | Path,
     *,
+    input_column: Sequence[str] = (),
+    label_column: Sequence[str] = (),
     threads: int | None = None,
     provider: str = "cpu",
     provider_options: Mapping[str, str] | None = None,
     allow_fallback: bool = False,
     on_event: OnEvent = ignore,
 ) -> Evaluation:
-    """Measure a deployed model on a folder with one folder per class.
+    """Measure a deployed model on labelled data, in any of the forms of docs/data.md.
 
-    Of a data set in parts, `test/` is measured, or else `val/`. `provider`, `provider_options` and
-    `allow_fallback` are as in `finetune`.
+    Of data in parts `test` is measured, or else `val`. Columns default to those of the training;
+    `provider`, `provider_options` and `allow_fallback` are as in `finetune`.
 
     Raises:
         DataError, DeployError, EngineError: see the message.
@@ -144,36 +216,39 @@ def evaluate(
     threads = threads or runtime.available_cores()
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     deployed = DeployedModel(model, provider=where, on_event=on_event)
-    found = find_split(Path(data))
-    dataset = open_folder(found.test or found.val or found.train, deployed.labels)
+    dataset = open_measured(Path(data), deployed.wanted(input_column, label_column))
     on_event(Stage("evaluating"))
     loop_started = time.monotonic()
-    correct = np.zeros(len(dataset.labels), dtype=np.int64)
-    total = np.zeros(len(dataset.labels), dtype=np.int64)
+    labels: list[Any] = []
+    found: list[NDArray[np.float32]] = []
     rejected: list[tuple[str, str]] = []
-    paths = [sample.path for sample in dataset.samples]
-    for done, (sample, outcome) in enumerate(
-        zip(dataset.samples, _run_all(deployed, paths, threads), strict=True), start=1
-    ):
-        if outcome.logits is None:
-            rejected.append((str(sample.path), outcome.reason))
-            on_event(Note(f"left out {sample.path}: {outcome.reason}"))
+    outcomes = _run_all(deployed, dataset.samples, threads)
+    for done, (sample, outcome) in enumerate(zip(dataset.samples, outcomes, strict=True), start=1):
+        if outcome.answer is None:
+            rejected.append((sample.name, outcome.reason))
+            on_event(Note(f"left out {sample.name}: {outcome.reason}"))
         else:
-            total[sample.label] += 1
-            correct[sample.label] += int(outcome.logits.argmax()) == sample.label
-        on_event(FeatureProgress(done, len(paths), 0))
+            labels.append(sample.label)
+            found.append(outcome.answer)
+        on_event(FeatureProgress(done, len(dataset.samples), 0))
     seconds = time.monotonic() - loop_started
-    if empty := [name for name, count in zip(dataset.labels, total, strict=True) if count == 0]:
-        raise DataError(f"no usable picture is left for {', '.join(map(repr, empty))} in {dataset.root}")
+    if not found:
+        raise DataError(f"no usable sample is left in {dataset.root}: replace those named above")
+    truth, answers = np.array(labels), np.stack(found)
+    is_classification = deployed.task == "classification"
+    correct = int((answers.argmax(axis=1) == truth).sum()) if is_classification else None
+    measured = figures(deployed.task, truth, answers)
     return Evaluation(
         model=str(model),
         data=str(dataset.root),
-        accuracy=float(correct.sum() / total.sum()),
-        correct=int(correct.sum()),
-        samples=int(total.sum()),
-        recall={name: float(c / t) for name, c, t in zip(dataset.labels, correct, total, strict=True)},
+        task=deployed.task,
+        figures=measured,
+        accuracy=measured.get("accuracy"),
+        correct=correct,
+        samples=len(found),
+        per_label=_per_label(deployed, truth, answers),
         seconds=time.monotonic() - started,
-        ms_per_image=seconds / len(paths) * 1e3,
+        ms_per_image=seconds / len(dataset.samples) * 1e3,
         peak_rss_mb=runtime.peak_rss_mb(),
         threads=threads,
         placement=deployed.placement,
@@ -181,72 +256,111 @@ def evaluate(
     )
 
 
+def _per_label(
+    deployed: DeployedModel, truth: NDArray[Any], answers: NDArray[np.float32]
+) -> dict[str, dict[str, float | None]]:
+    each: tuple[metrics.LabelMetrics, ...] | tuple[metrics.TargetMetrics, ...]
+    if deployed.task == "classification":
+        matrix = metrics.confusion_matrix(truth, answers.argmax(axis=1), answers.shape[1])
+        each = metrics.classification(matrix).classes
+    elif deployed.task == "multilabel":
+        each = metrics.multilabel(truth, answers, threshold=THRESHOLD).labels
+    else:
+        each = metrics.regression(truth, answers).targets
+    return dict(zip(deployed.labels, map(schema.to_json, each), strict=True))
+
+
 def predict(
     model: str | Path,
     inputs: Sequence[str | Path],
     *,
     top: int = defaults.TOP,
+    input_column: Sequence[str] = (),
     threads: int | None = None,
     provider: str = "cpu",
     provider_options: Mapping[str, str] | None = None,
     allow_fallback: bool = False,
     on_event: OnEvent = ignore,
 ) -> list[Prediction]:
-    """Classify picture files (or all files of a folder).
+    """Let a deployed model tell what files are (or all files of a folder, lines of a table, rows of an archive).
+
+    Of a model of texts, an input that is no file is a text itself.
 
     Raises:
-        DataError: an input does not exist, or none is a picture; single bad files of several are
+        DataError: an input does not exist, or none can be read; single bad samples of several are
             reported as notes.
     """
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     deployed = DeployedModel(model, provider=where, on_event=on_event)
-    paths: list[Path] = []
-    for item in map(Path, inputs):
-        if item.is_dir():
-            paths.extend(p for p in sorted(item.rglob("*")) if p.is_file() and not p.name.startswith("."))
-        elif item.is_file():
-            paths.append(item)
-        else:
-            raise DataError(f"{item} does not exist: give picture files, or a folder of them")
+    wanted = deployed.wanted(input_column)
+    samples = [sample for item in inputs for sample in open_inputs(item, wanted)]
     predictions: list[Prediction] = []
     reasons: list[str] = []
-    for path, outcome in zip(paths, _run_all(deployed, paths, threads or runtime.available_cores()), strict=True):
-        if outcome.probabilities is None:
-            reasons.append(f"{path} {outcome.reason}")
-            on_event(Note(f"left out {path}: {outcome.reason}"))
+    outcomes = _run_all(deployed, samples, threads or runtime.available_cores())
+    for sample, outcome in zip(samples, outcomes, strict=True):
+        if outcome.answer is None:
+            reasons.append(f"{sample.name} {outcome.reason}")
+            on_event(Note(f"left out {sample.name}: {outcome.reason}"))
             continue
-        order = np.argsort(-outcome.probabilities, kind="stable")[: max(top, 1)]
-        best = tuple((deployed.labels[i], float(outcome.probabilities[i])) for i in order)
-        predictions.append(Prediction(str(path), best[0][0], best[0][1], best))
+        predictions.append(_prediction(deployed, sample.name, outcome.answer, top))
     if not predictions:
-        raise DataError(reasons[0] if len(reasons) == 1 else "none of the inputs is a picture that can be read")
+        raise DataError(reasons[0] if len(reasons) == 1 else f"none of the inputs is {_KINDS[deployed.modality]}")
     return predictions
 
 
-def logits_of(deployed: DeployedModel, paths: Sequence[Path], *, threads: int) -> list[NDArray[np.float32]]:
-    """Return a deployed model's logits, `[classes]`, for each picture file.
+_KINDS = {
+    "image": "a picture that can be read",
+    "audio": "a recording that can be read",
+    "text": "a text that can be read",
+    "array": "an array of finite numbers",
+}
+
+
+def _prediction(deployed: DeployedModel, name: str, answer: NDArray[np.float32], top: int) -> Prediction:
+    if deployed.task == "regression":
+        values = dict(zip(deployed.labels, map(float, answer), strict=True))
+        return Prediction(name, None, None, (), (), values)
+    order = np.argsort(-answer, kind="stable")
+    ranked = [(deployed.labels[i], float(answer[i])) for i in order]
+    several = deployed.task == "multilabel"
+    labels = tuple(label for label, p in ranked if p >= THRESHOLD) if several else (ranked[0][0],)
+    return Prediction(name, *ranked[0], labels, tuple(ranked[: max(top, 1)]), {})
+
+
+def logits_of(
+    deployed: DeployedModel, samples: Sequence[Sample], digests: Sequence[str], *, threads: int
+) -> list[NDArray[np.float32]]:
+    """Return a deployed model's logits, `[outputs]`, for each sample.
+
+    Args:
+        digests: the hashes that their contents must have, hexadecimal.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a sample cannot be read, or is another than it was.
     """
     found = []
-    for path, outcome in zip(paths, _run_all(deployed, paths, threads), strict=True):
+    for sample, digest, outcome in zip(samples, digests, _run_all(deployed, samples, threads), strict=True):
+        if outcome.digest and outcome.digest != digest:
+            raise DataError(f"{sample.name} has been changed")
         if outcome.logits is None:
-            raise DataError(f"{path} {outcome.reason}")
+            raise DataError(f"{sample.name} {outcome.reason}")
         found.append(outcome.logits)
     return found
 
 
-def _run_all(deployed: DeployedModel, paths: Sequence[Path], threads: int) -> Sequence[_Outcome] | Any:
-    def run(path: Path) -> _Outcome:
+def _run_all(deployed: DeployedModel, samples: Sequence[Sample], threads: int) -> Iterator[_Outcome]:
+    decode = deployed.decode
+
+    def run(sample: Sample) -> _Outcome:
+        digest = ""
         try:
-            probabilities, logits = deployed(read_rgb(path.read_bytes()))
+            content = sample.read()
+            digest = content_digest(content).hex()
+            answer, logits = deployed(decode(content))
         except DataError as error:
-            return _Outcome(None, None, str(error))
-        except OSError as error:
-            return _Outcome(None, None, f"cannot be read ({error.strerror})")
-        return _Outcome(logits, probabilities, "")
+            return _Outcome(None, None, digest, str(error))
+        return _Outcome(answer, logits, digest, "")
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield from runtime.map_in_order(run, paths, threads=threads)
+        yield from runtime.map_in_order(run, samples, threads=threads)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 from dataclasses import dataclass
 
 from edgetl import __version__, runtime
 from edgetl.engines import resolve_engine
 from edgetl.errors import EngineError
+from edgetl.machine import memory_mb
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def examine() -> Health:
         platform=platform.platform(),
         machine=platform.machine(),
         cores=runtime.available_cores(),
-        memory_mb=_memory_mb(),
+        memory_mb=memory_mb(),
         distributions=found,
         problem=problem,
         providers=providers,
@@ -95,10 +95,3 @@ def _needs(usable: bool, modules: tuple[str, ...], reason: str) -> Ability:
     if lacking:
         return Ability(False, f"{' and '.join(lacking)} not installed: pip install 'edgetl[prepare]'")
     return Ability(True, ", ".join(f"{name} {importlib.metadata.version(name)}" for name in modules))
-
-
-def _memory_mb() -> float | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -46,14 +46,27 @@ class EpochProgress:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """An epoch is finished and its checkpoint is on the disk. Without validation data the last two are None."""
+    """An epoch is finished and its checkpoint is on the disk; epoch 0 is the start, before the first step.
+
+    Attributes:
+        train_loss: None for epoch 0.
+        val_loss, val_metric: None without validation data.
+        metric: what `val_metric` is: `accuracy`, `macro_f1` or `r2`. It may be None where the data cannot
+            give it (the R² of numbers that never vary).
+    """
 
     epoch: int
     epochs: int
-    train_loss: float
+    train_loss: float | None
     seconds: float
     val_loss: float | None
-    val_accuracy: float | None
+    val_metric: float | None
+    metric: str = "accuracy"
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """The metric, if it is accuracy."""
+        return self.val_metric if self.metric == "accuracy" else None
 
 
 Event = Stage | Note | FeatureProgress | EpochProgress | EpochEnd

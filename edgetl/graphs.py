@@ -166,7 +166,7 @@ def join(graphs: Sequence[onnx.GraphProto], name: str) -> onnx.GraphProto:
     """
     nodes: list[onnx.NodeProto] = []
     initializers: list[onnx.TensorProto] = []
-    taken: set[str] = set()
+    taken = {value.name for value in graphs[0].input}
     for graph in graphs:
         outputs = {output.name for output in graph.output}
         own = {tensor.name for tensor in graph.initializer} | {o for node in graph.node for o in node.output if o}

@@ -3,11 +3,12 @@
 ```
 RUN/
   args.yaml        everything needed to repeat it
-  samples.json     which files were used, by content hash, and how they were split
+  samples.json     which samples were used, by content hash, and how they were split
   results.csv      one line per finished epoch
   metrics.json     the summary, written when training ends
   validation.npz   the engine's own logits on the validation data with the best weights
   weights/best.npz, weights/last.npz
+  report.html      the page to look at; curves.png and confusion_matrix.png where matplotlib is installed
 ```
 
 Every file is written aside and renamed. An epoch is finished when `weights/last.npz` names it; a
@@ -21,7 +22,7 @@ import io
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from edgetl import schema, storage
 from edgetl.artifacts import Optimizer
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
+from edgetl.providers import CPU
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,12 +44,22 @@ METRICS = "metrics.json"
 VALIDATION = "validation.npz"
 BEST = "weights/best.npz"
 LAST = "weights/last.npz"
+REPORT = "report.html"
+CURVES = "curves.png"
+CONFUSION = "confusion_matrix.png"
 LOCK = ".lock"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunArgs:
-    """What a run was asked to do. `epochs` may grow when it is resumed; nothing else may change."""
+    """What a run was asked to do. `epochs` may grow when it is resumed; nothing else may change.
+
+    Attributes:
+        labels: names of the outputs.
+        input_columns: of a table of numbers, which ones it took.
+        label_columns: as they were given.
+        target_mean, target_std: of the training data's numbers; see `edgetl.targets.TargetEncoder`.
+    """
 
     edgetl_version: str
     artifacts: str
@@ -61,20 +73,36 @@ class RunArgs:
     lr: float
     seed: int
     engine: str
-    optimizer: Optimizer
-    micro_batch: int | None
-    provider: str
-    provider_options: dict[str, str]
+    init: str = "zero"
+    schedule: str = "constant"
+    warmup: float = 0.0
+    patience: int | None = None
+    label_smoothing: float = 0.0
+    class_weights: str | None = None
+    augment: str | None = None
+    views: int = 0
+    flip: bool = True
+    cache_precision: str = "float32"
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    micro_batch: int | None = None
+    provider: str = CPU
+    provider_options: dict[str, str] = field(default_factory=dict)
+    input_columns: tuple[str, ...] = ()
+    label_columns: tuple[str, ...] = ()
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
+    task: str = "classification"
+    modality: str = "image"
 
 
 @dataclass(frozen=True)
 class RunSamples:
-    """The files a run used: content hashes and class indices, and the paths of the validation files."""
+    """The samples a run used: content hashes and labels, and the names of those that validate."""
 
     train_digests: tuple[str, ...]
-    train_labels: tuple[int, ...]
+    train_labels: tuple[int | tuple[float, ...], ...]
     val_digests: tuple[str, ...]
-    val_labels: tuple[int, ...]
+    val_labels: tuple[int | tuple[float, ...], ...]
     val_paths: tuple[str, ...]
 
 
@@ -89,19 +117,30 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class EpochResult:
+    """A line of `results.csv`; what the run did not measure is None. Epoch 0 is the state before the first step."""
+
+    epoch: int
+    train_loss: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class Validation:
     """What the engine itself computed with the best weights.
 
     Attributes:
-        paths: the files, absolute.
+        paths: the files, absolute; or the names of samples that are none.
         digests: their content hashes.
-        labels: `[N]` int64.
-        logits: `[N, classes]` float32.
+        labels: `[N]` int64 for classification, `[N, K]` float64 for other tasks.
+        logits: `[N, K]` float32; of regression, of the standardised numbers.
     """
 
     paths: tuple[str, ...]
     digests: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     logits: NDArray[np.float32]
 
 
@@ -190,11 +229,29 @@ class Run:
         """Write `results.csv`, one line per finished epoch."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["epoch", "train_loss", "val_loss", "val_accuracy", "seconds"])
+        metric = history[0].metric if history else "accuracy"
+        writer.writerow(["epoch", "train_loss", "val_loss", f"val_{metric}", "seconds"])
         for end in history:
-            values = (end.train_loss, end.val_loss, end.val_accuracy, end.seconds)
+            values = (end.train_loss, end.val_loss, end.val_metric, end.seconds)
             writer.writerow([end.epoch, *("" if value is None else f"{value:.6g}" for value in values)])
         storage.write_text(self.path / RESULTS, text.getvalue())
+
+    def read_results(self) -> tuple[EpochResult, ...]:
+        """Read `results.csv`; empty if no epoch has been finished.
+
+        Columns that this version does not know are passed over.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        file = self.path / RESULTS
+        if not file.is_file():
+            return ()
+        try:
+            with open(file, encoding="utf-8", newline="") as stream:
+                return tuple(_epoch_result(row) for row in csv.DictReader(stream))
+        except (KeyError, ValueError, csv.Error) as error:
+            raise _damaged(file, error) from None
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`, whose presence says that training ended."""
@@ -242,6 +299,11 @@ class Run:
             return Validation(tuple(names["paths"]), tuple(names["digests"]), arrays["labels"], arrays["logits"])
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
+
+
+def _epoch_result(row: dict[str, str | None]) -> EpochResult:
+    values = (row.get(name) for name in ("train_loss", "val_loss", "val_accuracy", "seconds"))
+    return EpochResult(int(row["epoch"] or ""), *(float(value) if value else None for value in values))
 
 
 def _write_npz(file: Path, arrays: dict[str, NDArray[Any]]) -> None:

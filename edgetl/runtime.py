@@ -102,6 +102,22 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def available_memory_mb() -> float | None:
+    """Return how much memory this process could still take, 10^6 bytes; None where the system does not tell."""
+    found = []
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024 / 1e6)
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        if limit != "max":
+            used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+            found.append(max(int(limit) - used, 0) / 1e6)
+    except (OSError, ValueError):
+        pass
+    return min(found, default=None)
+
+
 def map_in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:
     """Apply `function` to `items` on `threads` threads; yield the results in the order of the items.
 

@@ -1,4 +1,4 @@
-"""From labels to what a training step takes: targets and weights (see `edgetl.engines.base.Engine`)."""
+"""From labels to targets and weights (see `edgetl.engines.base.Engine`), and from logits to answers and figures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgetl import metrics
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ TASKS = {
 }
 """Each task and the losses it can be trained with, the default first."""
 
+OUTPUTS_ARE = {"classification": "classes", "multilabel": "labels", "regression": "numbers"}
+
+METRICS = {"classification": "accuracy", "multilabel": "macro_f1", "regression": "r2"}
+"""The figure of each task by which the best epoch is chosen; more is better."""
+
 
 @dataclass(frozen=True)
 class TargetEncoder:
@@ -29,12 +35,16 @@ class TargetEncoder:
         outputs: K, the number of classes or of numbers.
         label_smoothing: ε: a class's target is `1 - ε + ε/K`, every other's `ε/K` (Szegedy et al. 2016).
         class_weights: one for each class; None weighs all alike.
+        mean, std: of the training data's numbers; the targets of regression are `(y - mean) / std`, so
+            that a learning rate suits numbers of any size.
     """
 
     task: str
     outputs: int
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __call__(self, labels: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return targets `[N, K]` and weights `[N]`, whose loss is the batch's (weighted) mean.
@@ -42,7 +52,7 @@ class TargetEncoder:
         With weights c of the classes it is torch's: `Σₙ c[yₙ]·ℓₙ / Σₙ c[yₙ]`.
 
         Args:
-            labels: `[N]` int64 class indices for classification, `[N, K]` float32 for other tasks.
+            labels: `[N]` int64 class indices for classification, `[N, K]` float for other tasks.
 
         Raises:
             DataError: a class index is out of range, or a number is not finite.
@@ -51,7 +61,8 @@ class TargetEncoder:
         if self.task != "classification":
             if labels.shape != (count, self.outputs) or not np.isfinite(labels).all():
                 raise DataError(f"labels must be {self.outputs} finite numbers for each sample")
-            return labels.astype(np.float32), np.full(count, 1 / count, np.float32)
+            scaled = (labels - np.array(self.mean)) / np.array(self.std) if self.mean else labels
+            return scaled.astype(np.float32), np.full(count, 1 / count, np.float32)
         if labels.ndim != 1 or labels.min() < 0 or labels.max() >= self.outputs:
             raise DataError(f"labels must lie in 0..{self.outputs - 1}; found {labels.min()}..{labels.max()}")
         targets = np.full((count, self.outputs), self.label_smoothing / self.outputs, np.float32)
@@ -70,3 +81,38 @@ def balanced_weights(labels: NDArray[np.int64], classes: int) -> tuple[float, ..
     """
     counts = np.bincount(labels, minlength=classes)
     return tuple(float(len(labels) / (classes * count)) for count in counts)
+
+
+def scaling(labels: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each column of `[N, K]`; 1 for the deviation of one that never varies."""
+    mean, std = labels.mean(axis=0), labels.std(axis=0)
+    # rounding leaves a little deviation in a constant
+    return tuple(mean.tolist()), tuple(np.where(np.ptp(labels, axis=0) > 0, std, 1.0).tolist())
+
+
+def figures(task: str, labels: NDArray[Any], answers: NDArray[Any]) -> dict[str, float | None]:
+    """Return the figures of a task by name, that of `METRICS` first.
+
+    Args:
+        labels: `[N]` int64 for classification, `[N, K]` for other tasks.
+        answers: `[N, K]`: for classification probabilities or logits, for several labels probabilities,
+            for regression numbers.
+    """
+    if task == "classification":
+        matrix = metrics.confusion_matrix(labels, answers.argmax(axis=1), answers.shape[1])
+        found = metrics.classification(matrix)
+        return {"accuracy": found.accuracy, "macro_f1": found.macro_f1}
+    if task == "multilabel":
+        several = metrics.multilabel(labels, answers)
+        return {"macro_f1": several.macro_f1, "micro_f1": several.micro_f1, "exact_match": several.exact_match}
+    numbers = metrics.regression(labels, answers)
+    return {"r2": numbers.r2, "mae": numbers.mae, "rmse": numbers.rmse}
+
+
+def answers(task: str, logits: NDArray[np.float32], encoder: TargetEncoder) -> NDArray[Any]:
+    """Return what logits `[N, K]` mean: probabilities of labels, or numbers in their own unit; logits of classes."""
+    if task == "multilabel":
+        return (1 + np.tanh(logits.astype(np.float64) / 2)) / 2  # the logistic function, without overflow
+    if task == "regression" and encoder.mean:
+        return logits.astype(np.float64) * encoder.std + encoder.mean
+    return logits

@@ -1,31 +1,37 @@
-"""finetune(): pictures to features, features to a trained head, everything into a run directory."""
+"""finetune(): samples to features, features to a trained head, everything into a run directory."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import edgetl
-from edgetl import defaults, runtime, storage
-from edgetl.artifacts import Artifacts, Manifest, Optimizer, load_artifacts
-from edgetl.data.folder import Dataset, find_split, open_folder, split_stratified
-from edgetl.engines import Engine, open_engine, resolve_engine
+from edgetl import defaults, runtime, schema, storage
+from edgetl.artifacts import Artifacts, Optimizer, load_artifacts
+from edgetl.data import Dataset, Sample, Wanted, open_training, split_stratified, strata
+from edgetl.data.augment import Views
+from edgetl.engines import choose_micro_batch, resolve_engine
 from edgetl.errors import DataError, RunError
-from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent, Stage, ignore
-from edgetl.features import FeatureSet, Rejected, extract_features
+from edgetl.events import Note, OnEvent, Stage, ignore
+from edgetl.features import FeatureSet, Rejected, extract_features, extract_views
+from edgetl.loop import Job, best_epoch, find_learning_rate, initial_head, prove, train
+from edgetl.machine import this_machine
 from edgetl.providers import resolve_provider
+from edgetl.report import report_or_note
 from edgetl.run import (
     ARGS,
     BEST,
+    CONFUSION,
+    CURVES,
     LAST,
     LOCK,
     METRICS,
+    REPORT,
     RESULTS,
     SAMPLES,
     VALIDATION,
@@ -33,9 +39,8 @@ from edgetl.run import (
     Run,
     RunArgs,
     RunSamples,
-    Validation,
 )
-from edgetl.targets import TargetEncoder
+from edgetl.targets import OUTPUTS_ARE, answers, figures, scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,23 +52,32 @@ class FinetuneResult:
 
     Attributes:
         run: the run directory.
-        val_accuracy, val_loss: of the best epoch; None without validation data.
+        metric: what decides which epoch is the best: `accuracy`, `macro_f1` or `r2`.
+        val_metric, val_loss: of the best epoch; None without validation data.
+        val_accuracy: the metric, if it is accuracy.
+        val_figures: everything measured on the validation data with the best weights, by name.
+        duplicates: how many validation samples have the content of a sample that trains.
         feature_ms_per_image: wall-clock milliseconds per newly computed picture; None if all were
             in the cache.
         training_seconds: all epochs, validation and checkpoints included, of this call.
         peak_rss_mb: largest resident memory of this process, 10^6 bytes.
         placement: of the frozen part (`features`) and of the `training` step, each execution
             provider's share of the time; empty for what did not run.
-        rejected: files left out, and why.
+        rejected: samples left out, and why.
     """
 
     run: str
+    task: str
     epochs: int
     best_epoch: int
+    metric: str
+    val_metric: float | None
     val_accuracy: float | None
     val_loss: float | None
+    val_figures: dict[str, float | None]
     train_samples: int
     val_samples: int
+    duplicates: int
     features_computed: int
     features_reused: int
     feature_seconds: float
@@ -83,9 +97,20 @@ def finetune(
     out: str | Path,
     val: str | Path | None = None,
     val_fraction: float = defaults.VAL_FRACTION,
+    input_column: Sequence[str] = (),
+    label_column: Sequence[str] = (),
     epochs: int = defaults.EPOCHS,
     batch_size: int = defaults.BATCH_SIZE,
-    lr: float = defaults.LEARNING_RATE,
+    lr: float | None = defaults.LEARNING_RATE,
+    init: str = defaults.INIT,
+    schedule: str = defaults.SCHEDULE,
+    warmup: float = defaults.WARMUP,
+    patience: int | None = None,
+    label_smoothing: float = 0.0,
+    class_weights: str | None = None,
+    augment: str | None = None,
+    views: int = defaults.VIEWS,
+    flip: bool = True,
     seed: int = defaults.SEED,
     resume: bool = False,
     force: bool = False,
@@ -99,28 +124,49 @@ def finetune(
     provider_options: Mapping[str, str] | None = None,
     allow_fallback: bool = False,
     cache: str | Path | None = None,
+    cache_precision: str = "float32",
     threads: int | None = None,
     on_event: OnEvent = ignore,
 ) -> FinetuneResult:
-    """Train a prepared directory on a folder of pictures; torch is not needed.
+    """Train a prepared directory on labelled samples; torch is not needed.
 
     Args:
         artifacts: a directory made by `prepare`.
-        data: a folder with one folder per class, optionally under `train/` and `val/` or `test/`.
+        data: a folder with one folder per class, a table or an archive of arrays, optionally with the
+            parts `train` and `val` or `test` (see docs/data.md).
         out: the run directory to write.
-        val: a folder to validate on; without it `val/` or `test/` of `data`, or `val_fraction` of
-            the training samples, stratified and seeded.
+        val: data to validate on; without it the part `val` or `test` of `data`, or `val_fraction` of the
+            training samples, stratified and seeded.
+        input_column, label_column: of a table, where they have other names than usual; several for
+            arrays, and for several labels or numbers.
+        epochs: 0 gives what `init` gives.
+        lr: the largest learning rate of the schedule; None tries several on the training data and takes
+            the best (`edgetl.rate`).
+        init: how a new head begins: `zero`, or in closed form from the features, `prototype` or `ridge`
+            (`edgetl.initialization`); `auto` is `prototype` for few samples of each class, or else `ridge`,
+            and `zero` where the head is not a linear layer.
+        schedule: of the learning rate, one of `edgetl.schedule.SCHEDULES`, behind `warmup`, a share of
+            all steps.
+        patience: stop after so many epochs in a row without a better one.
+        label_smoothing: see `edgetl.targets.TargetEncoder`; for classification.
+        class_weights: `balanced` lets every class count alike, however many samples it has; for
+            classification.
+        augment: `light` or `strong`: `views` other views of each training sample are put into the cache,
+            and every epoch draws one of them, or the sample itself (`edgetl.data.augment`); `flip` says
+            whether pictures may be mirrored.
         resume: continue the run at `out` from its last finished epoch (or begin, if there is none),
             with the same result as an uninterrupted one.
         force: replace the run at `out`.
         optimizer: `adamw`, or `sgd` with `momentum`; `weight_decay` is decoupled in both.
         clip_norm: largest norm of all gradients of a step together.
         micro_batch: most samples to compute at once; a batch in parts takes less memory and gives the
-            same step but for rounding.
+            same step but for rounding. None chooses by what a step of these artifacts takes
+            (`edgetl.engines.base.choose_micro_batch`).
         provider: execution provider of ONNX Runtime (`edgetl.providers.PROVIDERS`) for the frozen part
             and, where it takes it, the training step; with `provider_options`.
         allow_fallback: use the CPU where the provider is missing or refuses.
         cache: where features are kept; default `edgetl.features.default_cache_directory()`.
+        cache_precision: `float16` halves the cache and rounds the features.
         threads: how many cores to use; default all that this process may.
         on_event: receives progress (see `edgetl.events`).
 
@@ -135,11 +181,21 @@ def finetune(
     engine = resolve_engine(engine)
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     prepared = load_artifacts(Path(artifacts))
-    train_set, val_set = _open_data(Path(data), Path(val) if val else None, prepared.manifest.labels)
-    if len(train_set.labels) != prepared.manifest.outputs:
+    manifest = prepared.manifest
+    wanted = Wanted(
+        modality=manifest.modality,
+        task=manifest.task,
+        labels=manifest.labels,
+        outputs=manifest.outputs,
+        shape=manifest.inputs[0].shape if manifest.modality == "array" else None,
+        input_columns=tuple(input_column),
+        label_columns=tuple(label_column),
+    )
+    train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted)
+    if len(train_set.labels) != manifest.outputs:
         raise DataError(
-            f"{train_set.root} has {len(train_set.labels)} classes, but {prepared.path} was prepared for "
-            f"{prepared.manifest.outputs}: prepare again with --labels-from this folder"
+            f"{train_set.root} has {len(train_set.labels)} {OUTPUTS_ARE[manifest.task]}, but {prepared.path} was "
+            f"prepared for {manifest.outputs}: prepare again with --labels-from this data"
         )
 
     everything = train_set.samples + (val_set.samples if val_set else ())
@@ -150,10 +206,19 @@ def finetune(
         cache=Path(cache) if cache else None,
         threads=threads,
         provider=where,
+        precision=cache_precision,
         on_event=on_event,
     )
     _report_rejected(features.rejected, on_event)
-    train_rows, val_rows = _divide(features, train_set, val_set, val_fraction, seed)
+    labels = _labels(manifest.task, features)
+    train_rows, val_rows = _divide(features, manifest.task, train_set, val_set, val_fraction, seed)
+    if augment is not None:
+        on_event(Stage(f"{views} views of each"))
+        features = extract_views(features, train_rows, Views(augment, views, seed, flip), on_event)
+    duplicates = _report_duplicates(features, train_rows, val_rows, on_event)
+    if manifest.task == "multilabel":
+        _report_never(train_set.labels, labels[train_rows], on_event)
+    mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
 
     args = RunArgs(
         edgetl_version=edgetl.__version__,
@@ -165,7 +230,17 @@ def finetune(
         labels=train_set.labels,
         epochs=epochs,
         batch_size=batch_size,
-        lr=lr,
+        lr=lr or 0.0,
+        init=init,
+        schedule=schedule,
+        warmup=warmup,
+        patience=patience,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+        augment=augment,
+        views=views if augment else 0,
+        flip=flip,
+        cache_precision=cache_precision,
         seed=seed,
         engine=engine,
         optimizer=Optimizer(
@@ -177,33 +252,42 @@ def finetune(
         micro_batch=micro_batch,
         provider=where.name,
         provider_options=dict(where.options),
+        input_columns=train_set.input_columns or tuple(input_column),
+        label_columns=tuple(label_column),
+        target_mean=mean,
+        target_std=std,
+        task=manifest.task,
+        modality=manifest.modality,
     )
     samples = _describe(features, train_rows, val_rows)
     with run.lock():
-        last = _begin(run, args, samples, resume=resume, force=force)
-        session = open_engine(
-            engine,
-            prepared,
-            last.engine_state if last else None,
-            threads=threads,
-            optimizer=args.optimizer,
-            micro_batch=micro_batch,
-            provider=where,
-            on_event=on_event,
-        )
+        args = _settled(run, args, prepared, len(train_rows), resume=resume)
+        job = Job(prepared, args, features, labels, train_rows, val_rows, threads, where, on_event)
         on_event(Stage("training"))
         training_started = time.monotonic()
-        history = _train(run, session, prepared.manifest, args, features, train_rows, val_rows, last, on_event)
-        best = _best(history)
-        _prove(run, prepared, args, features, train_rows, val_rows, threads)
+        is_new = not (resume and (run.path / LAST).is_file())
+        initial = initial_head(job) if is_new else {}
+        if args.lr == 0:
+            job = replace(job, args=replace(args, lr=find_learning_rate(job)))
+        last = _begin(run, job.args, samples, resume=resume, force=force)
+        session = job.open_engine(last.engine_state if last else None, initial)
+        history = train(job, run, session, last)
+        best = best_epoch(history)
+        proof = prove(job, run)
+        measured = answers(manifest.task, proof.logits, job.encoder)
         result = FinetuneResult(
             run=str(run.path),
-            epochs=len(history),
+            task=manifest.task,
+            epochs=history[-1].epoch,
             best_epoch=best.epoch,
+            metric=best.metric,
+            val_metric=best.val_metric,
             val_accuracy=best.val_accuracy,
             val_loss=best.val_loss,
+            val_figures=figures(manifest.task, proof.labels, measured) if len(val_rows) else {},
             train_samples=len(train_rows),
             val_samples=len(val_rows),
+            duplicates=duplicates,
             features_computed=features.computed,
             features_reused=features.reused,
             feature_seconds=features.seconds,
@@ -213,108 +297,42 @@ def finetune(
             peak_rss_mb=runtime.peak_rss_mb(),
             engine=session.name,
             placement={"features": features.placement, "training": session.placement},
-            rejected=tuple((str(item.path), item.reason) for item in features.rejected),
+            rejected=tuple((item.name, item.reason) for item in features.rejected),
         )
-        run.write_metrics({**result.__dict__, "rejected": [list(item) for item in result.rejected]})
+        run.write_metrics({**schema.to_json(result), "machine": schema.to_json(this_machine())})
+        report_or_note(run, on_event)
     return result
 
 
-def _train(
-    run: Run,
-    engine: Engine,
-    manifest: Manifest,
-    args: RunArgs,
-    features: FeatureSet,
-    train_rows: NDArray[np.int64],
-    val_rows: NDArray[np.int64],
-    last: Checkpoint | None,
-    on_event: OnEvent,
-) -> tuple[EpochEnd, ...]:
-    """The loop: epochs of steps, each epoch ended by validation and a checkpoint."""
-    labels = np.array([sample.label for sample in features.samples], dtype=np.int64)
-    encode = TargetEncoder(manifest.task, manifest.outputs)
-    history = last.history if last else ()
-    for epoch in range(len(history) + 1, args.epochs + 1):
-        started = time.monotonic()
-        # the order depends on seed and epoch alone, so a resumed run takes the same one
-        order = np.random.default_rng([args.seed, epoch]).permutation(train_rows)
-        batches = [order[i : i + args.batch_size] for i in range(0, len(order), args.batch_size)]
-        total, seen = 0.0, 0
-        for step, batch in enumerate(batches, start=1):
-            loss = engine.train_step(features.batch(batch), *encode(labels[batch]), args.lr)
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"the loss became {loss} in epoch {epoch}, step {step}: the last good epoch is kept in "
-                    f"{run.path}; try a smaller --lr than {args.lr:g}"
-                )
-            total, seen = total + loss * len(batch), seen + len(batch)
-            on_event(EpochProgress(epoch, args.epochs, step, len(batches), total / seen))
-        val_loss, val_accuracy = _measure(engine, features, labels, encode, val_rows, args.batch_size)
-        end = EpochEnd(epoch, args.epochs, total / len(order), time.monotonic() - started, val_loss, val_accuracy)
-        history = (*history, end)
-        checkpoint = Checkpoint(epoch, engine.parameters(), engine.state(), history)
-        if _best(history) is end:
-            run.write_checkpoint(BEST, checkpoint)
-        run.write_checkpoint(LAST, checkpoint)
-        run.write_results(history)
-        on_event(end)
-    return history
-
-
-def _best(history: tuple[EpochEnd, ...]) -> EpochEnd:
-    """The epoch of highest validation accuracy, then lowest loss, then the earliest; without validation the last."""
-    if history[-1].val_accuracy is None:
-        return history[-1]
-    return min(history, key=lambda end: (-(end.val_accuracy or 0.0), end.val_loss, end.epoch))
-
-
-def _measure(
-    engine: Engine,
-    features: FeatureSet,
-    labels: NDArray[np.int64],
-    encode: TargetEncoder,
-    rows: NDArray[np.int64],
-    batch_size: int,
-) -> tuple[float | None, float | None]:
-    """Mean loss and accuracy over `rows`; None and None if there are none."""
-    if len(rows) == 0:
-        return None, None
-    loss = 0.0
-    correct = 0
-    for batch in _chunks(rows, batch_size):
-        batch_loss, logits = engine.evaluate(features.batch(batch), *encode(labels[batch]))
-        loss += batch_loss * len(batch)
-        correct += int((logits.argmax(axis=1) == labels[batch]).sum())
-    return loss / len(rows), correct / len(rows)
-
-
-def _prove(
-    run: Run,
-    prepared: Artifacts,
-    args: RunArgs,
-    features: FeatureSet,
-    train_rows: NDArray[np.int64],
-    val_rows: NDArray[np.int64],
-    threads: int,
-) -> None:
-    """Keep the engine's logits with the best weights, for deploy() to compare the deployed file with."""
-    best = run.read_checkpoint(BEST)
-    assert best is not None, "training wrote it"
-    session = open_engine(args.engine, prepared, best.engine_state, threads=threads, optimizer=args.optimizer)
-    encode = TargetEncoder(prepared.manifest.task, prepared.manifest.outputs)
-    rows = val_rows if len(val_rows) else train_rows[: defaults.PROOF_SAMPLES]
-    labels = np.array([sample.label for sample in features.samples], dtype=np.int64)
-    logits = [
-        session.evaluate(features.batch(batch), *encode(labels[batch]))[1] for batch in _chunks(rows, args.batch_size)
-    ]
-    run.write_validation(
-        Validation(
-            paths=tuple(str(features.samples[row].path.resolve()) for row in rows),
-            digests=tuple(features.digests[row] for row in rows),
-            labels=labels[rows],
-            logits=np.concatenate(logits),
+def _settled(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, resume: bool) -> RunArgs:
+    """Settle what the user left open, by the artifacts, or as the run to be resumed has it."""
+    if args.task != "classification" and (args.label_smoothing or args.class_weights or args.init == "prototype"):
+        raise RunError(
+            f"--label-smoothing, --class-weights and --init prototype are for one class per sample, not for {args.task}"
         )
-    )
+    if args.init == "auto":
+        args = replace(args, init=_best_initialization(prepared, args, samples))
+    before = run.read_args() if resume and (run.path / ARGS).is_file() else None
+    if args.lr == 0 and before is not None:
+        args = replace(args, lr=before.lr)
+    if args.micro_batch is None:
+        chosen = choose_micro_batch(prepared.manifest, args.batch_size, runtime.available_memory_mb())
+        args = replace(args, micro_batch=before.micro_batch if before is not None else chosen)
+    return args
+
+
+def _best_initialization(prepared: Artifacts, args: RunArgs, samples: int) -> str:
+    """Return the initialization that benchmarks/initialization.py found best for so many training samples."""
+    if prepared.manifest.head is None:
+        return "zero"
+    few = samples < defaults.RIDGE_FROM * prepared.manifest.outputs
+    return "prototype" if few and args.task == "classification" else "ridge"
+
+
+def _labels(task: str, features: FeatureSet) -> NDArray[Any]:
+    """`[N]` int64 class indices, or `[N, K]` float64."""
+    kind = np.int64 if task == "classification" else np.float64
+    return np.array([sample.label for sample in features.samples], dtype=kind)
 
 
 def _begin(run: Run, args: RunArgs, samples: RunSamples, *, resume: bool, force: bool) -> Checkpoint | None:
@@ -327,7 +345,7 @@ def _begin(run: Run, args: RunArgs, samples: RunSamples, *, resume: bool, force:
     else:
         if not resume:
             storage.refuse_existing(run.path, force=force, marker=ARGS, hint="--resume or --force", besides=LOCK)
-        for name in (METRICS, VALIDATION, LAST, BEST, RESULTS, SAMPLES, ARGS):
+        for name in (REPORT, CURVES, CONFUSION, METRICS, VALIDATION, LAST, BEST, RESULTS, SAMPLES, ARGS):
             (run.path / name).unlink(missing_ok=True)
         last = None
     run.write_samples(samples)
@@ -339,11 +357,26 @@ def _check_same(
     run: Run, before: RunArgs, now: RunArgs, samples_before: RunSamples | None, samples_now: RunSamples
 ) -> None:
     """Refuse to continue a run with other settings or other data."""
+    if now.epochs != before.epochs and (now.schedule != "constant" or now.warmup):
+        raise RunError(
+            f"{run.path} cannot be resumed for {now.epochs} epochs, because its learning rate follows a schedule "
+            f"of {before.epochs}: repeat the first command with --resume, or start anew with --force"
+        )
     for name in (
         "artifacts_sha256",
         "val_fraction",
         "batch_size",
         "lr",
+        "init",
+        "schedule",
+        "warmup",
+        "patience",
+        "label_smoothing",
+        "class_weights",
+        "augment",
+        "views",
+        "flip",
+        "cache_precision",
         "seed",
         "engine",
         "optimizer",
@@ -361,59 +394,77 @@ def _check_same(
             )
     if samples_before is not None and replace(samples_before, val_paths=()) != replace(samples_now, val_paths=()):
         raise RunError(
-            f"{run.path} cannot be resumed, because the pictures in {now.data} have changed since it began: "
-            "start anew with --force (features of unchanged pictures are reused)"
+            f"{run.path} cannot be resumed, because the data in {now.data} have changed since it began: "
+            "start anew with --force (features of unchanged samples are reused)"
         )
-
-
-def _open_data(data: Path, val: Path | None, labels: tuple[str, ...]) -> tuple[Dataset, Dataset | None]:
-    found = find_split(data)
-    train_set = open_folder(found.train, labels)
-    val_folder = find_split(val).train if val else found.val or found.test
-    return train_set, open_folder(val_folder, train_set.labels) if val_folder else None
 
 
 def _divide(
-    features: FeatureSet, train_set: Dataset, val_set: Dataset | None, val_fraction: float, seed: int
+    features: FeatureSet, task: str, train_set: Dataset, val_set: Dataset | None, val_fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the usable samples that train and of those that validate."""
-    train_samples = set(train_set.samples)
-    candidates = [i for i, sample in enumerate(features.samples) if sample in train_samples]
-    counts = [0] * len(train_set.labels)
-    for index in candidates:
-        counts[features.samples[index].label] += 1
-    if empty := [name for name, count in zip(train_set.labels, counts, strict=True) if count == 0]:
+    trains = features.positions < len(train_set.samples)
+    candidates, others = np.flatnonzero(trains), np.flatnonzero(~trains)
+    labels = [features.samples[row].label for row in candidates]
+    left = set(labels) if task == "classification" else {0} if labels else set()
+    names = train_set.labels if task == "classification" else ("training",)
+    if empty := [name for index, name in enumerate(names) if index not in left]:
         raise DataError(
-            f"no usable picture is left for {', '.join(map(repr, empty))} in {train_set.root}: "
-            "replace the files named above"
+            f"no usable sample is left for {', '.join(map(repr, empty))} in {train_set.root}: "
+            "replace those named above, or add some"
         )
     if val_set is not None:
-        val = [i for i, sample in enumerate(features.samples) if sample not in train_samples]
-        if not val:
-            raise DataError(f"no usable picture is left in {val_set.root}: replace the files named above")
-        return np.array(candidates, dtype=np.int64), np.array(val, dtype=np.int64)
-    train, val = split_stratified([features.samples[i].label for i in candidates], val_fraction, seed)
-    picked = np.array(candidates, dtype=np.int64)
-    return picked[train], picked[np.array(val, dtype=np.int64)]
+        if len(others) == 0:
+            raise DataError(f"no usable sample is left in {val_set.root}: replace those named above")
+        return candidates, others
+    train, val = split_stratified(strata(task, labels), val_fraction, seed)
+    return candidates[train], candidates[np.array(val, dtype=np.int64)]
+
+
+def _report_duplicates(
+    features: FeatureSet, train_rows: NDArray[np.int64], val_rows: NDArray[np.int64], on_event: OnEvent
+) -> int:
+    """Count and name validation samples whose content also trains; they make the figures too good."""
+    trained = {features.digests[row]: row for row in train_rows}
+    found = [row for row in val_rows if features.digests[row] in trained]
+    if found:
+        shown = "; ".join(
+            f"{features.samples[row].name} is {features.samples[trained[features.digests[row]]].name}"
+            for row in found[:3]
+        )
+        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+        on_event(
+            Note(
+                f"{len(found)} of {len(val_rows)} validation samples have the same content as training samples, which "
+                f"makes the validation figures too good ({shown}{more})"
+            )
+        )
+    return len(found)
+
+
+def _report_never(names: tuple[str, ...], labels: NDArray[Any], on_event: OnEvent) -> None:
+    never = [repr(name) for name, count in zip(names, labels.sum(axis=0).tolist(), strict=True) if count == 0]
+    if never:
+        on_event(Note(f"no training sample has the label {', '.join(never)}: it cannot be learned"))
 
 
 def _describe(features: FeatureSet, train_rows: NDArray[np.int64], val_rows: NDArray[np.int64]) -> RunSamples:
     return RunSamples(
         train_digests=tuple(features.digests[row] for row in train_rows),
-        train_labels=tuple(features.samples[row].label for row in train_rows),
+        train_labels=tuple(_known(features.samples[row]) for row in train_rows),
         val_digests=tuple(features.digests[row] for row in val_rows),
-        val_labels=tuple(features.samples[row].label for row in val_rows),
-        val_paths=tuple(str(features.samples[row].path) for row in val_rows),
+        val_labels=tuple(_known(features.samples[row]) for row in val_rows),
+        val_paths=tuple(features.samples[row].name for row in val_rows),
     )
+
+
+def _known(sample: Sample) -> int | tuple[float, ...]:
+    assert sample.label is not None, "opened with labels"
+    return sample.label
 
 
 def _report_rejected(rejected: tuple[Rejected, ...], on_event: OnEvent, limit: int = 20) -> None:
     for item in rejected[:limit]:
-        on_event(Note(f"left out {item.path}: {item.reason}"))
+        on_event(Note(f"left out {item.name}: {item.reason}"))
     if len(rejected) > limit:
-        on_event(Note(f"and {len(rejected) - limit} more files were left out; metrics.json names them all"))
-
-
-def _chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+        on_event(Note(f"and {len(rejected) - limit} more samples were left out; metrics.json names them all"))

@@ -17,7 +17,7 @@ from edgetl.events import EpochEnd, Event
 
 def on_event(event: Event) -> None:
     if isinstance(event, EpochEnd) and event.epoch % 10 == 0:
-        print(f"epoch {event.epoch}: loss {event.train_loss:.3f}, validation accuracy {event.val_accuracy:.1%}")
+        print(f"epoch {event.epoch}: validation loss {event.val_loss:.3f}, accuracy {event.val_accuracy:.1%}")
 
 
 def main() -> None:

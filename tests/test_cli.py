@@ -36,10 +36,10 @@ def test_the_main_job(digits: Path, digits_artifacts: Path, tmp_path: Path) -> N
     assert "epoch 3/3" in result.stderr
     result = invoke("deploy", run, "--out", model)
     assert result.exit_code == 0, result.output
-    assert "verified on 16 pictures" in result.stdout
+    assert "verified on 16 samples" in result.stdout
     result = invoke("evaluate", model, digits / "test")
     assert result.exit_code == 0, result.output
-    assert "of 634 pictures" in result.stdout
+    assert "of 634 samples" in result.stdout
     picture = next((digits / "test" / "7").iterdir())
     result = invoke("predict", model, picture, "--top", 2)
     assert result.stdout.startswith(f"{picture}: ")
@@ -61,6 +61,8 @@ def test_json_is_one_object_on_stdout(
          {"model", "accuracy", "largest_difference", "peak_rss_mb"}),
         (("evaluate", digits_model, digits), {"accuracy", "ms_per_image", "seconds", "peak_rss_mb", "placement"}),
         (("predict", digits_model, picture), {"predictions"}),
+        (("report", tmp_path / "run"), {"report", "plots", "accuracy", "macro_f1", "size_kb"}),
+        (("runs", tmp_path), {"directory", "runs"}),
         (("inspect", digits_run), {"kind", "args", "history"}),
         (("inspect", digits_artifacts), {"kind", "files", "labels", "features"}),
         (("inspect", digits_model), {"kind", "labels", "preprocessing", "source"}),
@@ -69,6 +71,28 @@ def test_json_is_one_object_on_stdout(
         assert result.exit_code == 0, result.output
         assert keys <= json.loads(result.stdout).keys()
         assert result.stdout.count("\n") == 1
+
+
+def test_report_and_runs(digits_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(digits_run, tmp_path / "ein Lauf äß 日本"))
+    (run / "report.html").unlink()
+    result = invoke("report", run)
+    assert result.exit_code == 0, result.output
+    assert f"{run / 'report.html'} is ready" in result.stdout
+    assert (run / "report.html").is_file()
+    shutil.copytree(digits_run, tmp_path / "b")
+    (tmp_path / "b" / "metrics.json").unlink()
+    result = invoke("runs", tmp_path, "--sort", "name")
+    assert result.exit_code == 0, result.output
+    head, first, second = result.stdout.splitlines()
+    assert first.startswith("b ")
+    assert "5 of 5" in first
+    assert second.startswith(run.name)
+    # 日 and 本 are two columns wide
+    assert head.index("model") == first.index("edgetl.demo") == second.index("edgetl.demo") + 2
+    found = json.loads(invoke("runs", tmp_path, "--json").stdout)
+    assert {item["name"] for item in found["runs"]} == {"b", run.name}
+    assert invoke("runs", tmp_path, "--sort", "beauty").exit_code == 2
 
 
 def test_errors_are_one_sentence_and_status_1(
@@ -84,6 +108,8 @@ def test_errors_are_one_sentence_and_status_1(
     assert "does not exist" in failed(invoke("evaluate", tmp_path / "no.onnx", digits))
     assert "does not exist" in failed(invoke("predict", digits_model, tmp_path / "no.png"))
     assert "no run" in failed(invoke("inspect", empty))
+    assert "is not a run" in failed(invoke("report", empty))
+    assert "no run lies in" in failed(invoke("runs", empty))
     assert not (tmp_path / "out").exists()
 
 

@@ -1,8 +1,10 @@
+import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import HAS_TORCH
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -14,3 +16,12 @@ def test_a_picture_classifier(capsys: pytest.CaptureFixture[str], monkeypatch: p
     printed = capsys.readouterr().out
     assert "best validation accuracy" in printed
     assert ".png is " in printed
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="pretrains with torch")
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are not in this copy")
+def test_vibration(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "vibration.py"), run_name="__main__")
+    found = re.search(r"([\d.]+)% before, ([\d.]+)% now", capsys.readouterr().out)
+    assert found is not None
+    assert float(found[2]) > float(found[1]) + 15

@@ -9,8 +9,9 @@ from conftest import write_pictures
 from edgetl import runtime
 from edgetl.artifacts import BACKBONE, PREPROCESS, TensorSpec, load_artifacts
 from edgetl.data import open_folder, read_rgb
+from edgetl.data.augment import Views
 from edgetl.events import Event, FeatureProgress, Note
-from edgetl.features import FeatureCache, extract_features
+from edgetl.features import FeatureCache, extract_features, extract_views
 
 SPECS = (TensorSpec("a", (2, 3)), TensorSpec("b", ()))
 RECORD = 4 * 7
@@ -95,7 +96,7 @@ def test_features_are_what_the_graphs_give(digits: Path, digits_artifacts: Path,
     found = extract_features(artifacts, samples, cache=tmp_path)
     preprocess = runtime.open_session(artifacts.file(PREPROCESS))
     backbone = runtime.open_session(artifacts.file(BACKBONE))
-    name = artifacts.manifest.input.name
+    name = artifacts.manifest.inputs[0].name
     for i, sample in enumerate(samples):
         (tensor,) = preprocess.run(None, {"image": read_rgb(sample.path.read_bytes())})
         (expected,) = backbone.run(None, {name: tensor})
@@ -139,7 +140,7 @@ def test_bad_files_are_left_out_and_named(digits_artifacts: Path, tmp_path: Path
     (pictures / "b" / "notes.txt").write_text("no picture")
     found = extract_features(load_artifacts(digits_artifacts), open_folder(pictures).samples, cache=tmp_path / "cache")
     assert len(found.samples) == 4
-    assert [item.path.name for item in found.rejected] == ["short.png", "notes.txt"]
+    assert [Path(item.name).name for item in found.rejected] == ["short.png", "notes.txt"]
 
 
 def test_an_interrupted_extraction_keeps_what_it_had(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
@@ -155,3 +156,38 @@ def test_an_interrupted_extraction_keeps_what_it_had(digits: Path, digits_artifa
     found = extract_features(artifacts, samples, cache=tmp_path)
     assert found.reused == 30
     assert found.computed == len(samples) - 30
+
+
+def test_views_are_kept_and_drawn(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    artifacts = load_artifacts(digits_artifacts)
+    samples = open_folder(digits / "train").samples[:12]
+    plain = extract_features(artifacts, samples, cache=tmp_path / "cache")
+    some, views = np.arange(8), Views("light", 3, seed=0)
+    found = extract_views(plain, some, views)
+    assert found.computed == 12 + 24
+    again = extract_views(extract_features(artifacts, samples, cache=tmp_path / "cache"), some, views)
+    assert (again.computed, again.reused) == (0, 36)
+    everything = np.arange(12)
+    # without a generator nothing is drawn, and what has no views stands for itself
+    np.testing.assert_array_equal(found.batch(everything)[0], plain.batch(everything)[0])
+    np.testing.assert_array_equal(
+        found.batch(np.arange(8, 12), np.random.default_rng(0))[0], plain.batch(np.arange(8, 12))[0]
+    )
+    one, same, other = (found.batch(some, np.random.default_rng(seed))[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+    # each sample and each of its views is drawn about equally often
+    drawn = {found.batch(some[:1], np.random.default_rng(seed))[0].tobytes() for seed in range(40)}
+    assert len(drawn) == 4
+
+
+def test_features_of_half_precision(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    artifacts = load_artifacts(digits_artifacts)
+    samples = open_folder(digits / "train").samples[:12]
+    whole = extract_features(artifacts, samples, cache=tmp_path / "cache")
+    half = extract_features(artifacts, samples, cache=tmp_path / "cache", precision="float16")
+    assert half.computed == 12
+    assert half.tensors[0].dtype == np.float16
+    (a,), (b,) = whole.batch(np.arange(12)), half.batch(np.arange(12))
+    assert b.dtype == np.float32
+    np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-3 * np.abs(a).max())

@@ -17,8 +17,9 @@ DEVICE_MODULES = sorted(
     if path.relative_to(ROOT).parts[0] not in WORKSTATION and path.name != "__main__.py"
 )
 # lower may not know of higher
-ORDER = ["errors", "defaults", "schema", "events", "storage", "artifacts", "targets", "runtime", "providers",
-         "graphs", "data", "engines", "features", "run", "train", "deployed", "deployment", "inspection",
+ORDER = ["errors", "defaults", "metrics", "schema", "events", "storage", "artifacts", "targets", "schedule",
+         "rate", "runtime", "machine", "providers", "graphs", "initialization", "data", "engines", "features", "run",
+         "runs", "report", "loop", "train", "deployed", "deployment", "inspection",
          "doctor", "console", "cli"]  # fmt: skip
 
 BLOCK = """

@@ -7,7 +7,7 @@ import pytest
 from edgetl.artifacts import Optimizer
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
-from edgetl.run import BEST, LAST, Checkpoint, Run, RunArgs
+from edgetl.run import BEST, LAST, RESULTS, Checkpoint, EpochResult, Run, RunArgs
 
 
 def test_args_survive_any_text(tmp_path: Path) -> None:
@@ -44,6 +44,21 @@ def test_a_checkpoint_survives_exactly(tmp_path: Path) -> None:
     assert (found.epoch, found.engine_state, found.history) == (2, b"\x00state\xff", history)
     for name, value in checkpoint.parameters.items():
         np.testing.assert_array_equal(found.parameters[name], value)
+
+
+def test_results_survive_to_six_digits_and_with_columns_to_come(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.read_results() == ()
+    run.write_results((EpochEnd(1, 2, 0.125, 1.5, None, None), EpochEnd(2, 2, 1 / 3, 0.5, 0.25, 1.0)))
+    assert run.read_results() == (
+        EpochResult(1, 0.125, None, None, 1.5),
+        EpochResult(2, pytest.approx(1 / 3, rel=1e-5), 0.25, 1.0, 0.5),  # type: ignore[arg-type]
+    )
+    (tmp_path / RESULTS).write_text("lr,epoch,val_accuracy\n0.1,0,0.5\n")
+    assert run.read_results() == (EpochResult(0, None, None, 0.5, None),)
+    (tmp_path / RESULTS).write_text("lr\n0.1\n")
+    with pytest.raises(RunError, match="damaged"):
+        run.read_results()
 
 
 def test_no_checkpoint_yet(tmp_path: Path) -> None:

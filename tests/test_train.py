@@ -39,7 +39,7 @@ def assert_same(first: Path, second: Path) -> None:
 @pytest.fixture
 def train(digits: Path, digits_artifacts: Path, tmp_path: Path) -> Callable[..., Any]:
     def call(name: str = "run", **options: Any) -> Any:
-        options = {"epochs": 4, "lr": 1e-2, **options}
+        options = {"epochs": 4, "lr": 1e-2, "init": "zero", **options}
         return finetune(digits_artifacts, digits / "train", out=tmp_path / name, **options)
 
     return call
@@ -51,11 +51,14 @@ def test_it_learns_and_writes_what_happened(train: Callable[..., Any], tmp_path:
     assert result.val_accuracy > 0.6  # one in four by chance
     assert (result.train_samples, result.val_samples) == (64, 16)
     ends = [event for event in events if isinstance(event, EpochEnd)]
-    assert [end.epoch for end in ends] == list(range(1, 41))
-    assert ends[-1].train_loss < ends[0].train_loss / 2
+    assert [end.epoch for end in ends] == list(range(41))
+    assert ends[0].train_loss is None
+    assert ends[-1].val_loss < ends[0].val_loss / 1.5
     with open(tmp_path / "run" / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["train_loss"]) for row in rows] == [pytest.approx(end.train_loss, rel=1e-4) for end in ends]
+    assert rows[0]["train_loss"] == ""
+    found = [float(row["train_loss"]) for row in rows[1:]]
+    assert found == [pytest.approx(end.train_loss, rel=1e-4) for end in ends[1:]]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["val_accuracy"] == result.val_accuracy == max(end.val_accuracy or 0 for end in ends)
     best = Run(tmp_path / "run").read_checkpoint(BEST)
@@ -65,7 +68,7 @@ def test_it_learns_and_writes_what_happened(train: Callable[..., Any], tmp_path:
 
 def test_the_first_loss_is_that_of_an_even_guess(train: Callable[..., Any], tmp_path: Path) -> None:
     train(epochs=1, lr=1e-9, batch_size=64)
-    assert last(tmp_path / "run").history[0].train_loss == pytest.approx(np.log(4), rel=1e-5)
+    assert last(tmp_path / "run").history[1].train_loss == pytest.approx(np.log(4), rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bits(train: Callable[..., Any], tmp_path: Path) -> None:
@@ -73,7 +76,7 @@ def test_the_same_seed_gives_the_same_bits(train: Callable[..., Any], tmp_path: 
     train("two", threads=1)
     assert_same(tmp_path / "one", tmp_path / "two")
     train("other", seed=1)
-    assert last(tmp_path / "other").history[0].train_loss != last(tmp_path / "one").history[0].train_loss
+    assert last(tmp_path / "other").history[1].train_loss != last(tmp_path / "one").history[1].train_loss
 
 
 @pytest.mark.parametrize("stop", [1, 3])
@@ -191,7 +194,7 @@ def test_a_class_without_a_usable_picture_is_an_error(digits: Path, digits_artif
     data = Path(shutil.copytree(digits / "train", tmp_path / "data"))
     for file in (data / "7").iterdir():
         file.write_text("no picture")
-    with pytest.raises(DataError, match="no usable picture is left for '7'"):
+    with pytest.raises(DataError, match="no usable sample is left for '7'"):
         finetune(digits_artifacts, data, out=tmp_path / "run", epochs=1)
     assert not (tmp_path / "run").exists()
 
@@ -222,3 +225,99 @@ def test_two_into_one_directory(train: Callable[..., Any], tmp_path: Path) -> No
 def test_an_unknown_engine(train: Callable[..., Any]) -> None:
     with pytest.raises(EngineError, match="choose one of"):
         train(engine="tensorflow")
+
+
+def history(run: Path) -> tuple[EpochEnd, ...]:
+    return last(run).history
+
+
+@pytest.mark.parametrize("init", ["prototype", "ridge", "auto"])
+def test_a_head_in_closed_form_is_usable_before_the_first_step(
+    train: Callable[..., Any], tmp_path: Path, init: str
+) -> None:
+    events: list[Event] = []
+    result = train(epochs=0, init=init, on_event=events.append)
+    (start,) = (event for event in events if isinstance(event, EpochEnd))
+    assert (start.epoch, start.train_loss) == (0, None)
+    assert result.val_accuracy == start.val_accuracy
+    assert result.val_accuracy > 0.5  # one in four by chance
+    assert (result.epochs, result.best_epoch) == (0, 0)
+    train("zero", epochs=0)
+    assert history(tmp_path / "zero")[0].val_loss == pytest.approx(np.log(4), rel=1e-5)
+
+
+def test_training_begins_where_the_closed_form_ends(train: Callable[..., Any], tmp_path: Path) -> None:
+    train(init="ridge", epochs=1, lr=1e-9)
+    start, end = history(tmp_path / "run")
+    assert end.val_loss == pytest.approx(start.val_loss, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"schedule": "cosine", "warmup": 0.2},
+        {"lr": None},
+        {"init": "ridge", "lr": None, "patience": 3},
+        {"label_smoothing": 0.1, "class_weights": "balanced"},
+        {"optimizer": "sgd", "clip_norm": 0.5, "micro_batch": 7},
+        {"augment": "strong", "views": 2, "cache_precision": "float16"},
+    ],
+)
+def test_every_option_resumes_exactly(train: Callable[..., Any], tmp_path: Path, options: dict[str, Any]) -> None:
+    train("whole", **options)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochEnd) and event.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("broken", on_event=stop, **options)
+    train("broken", resume=True, **options)
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_schedule_cannot_be_resumed_for_other_epochs(train: Callable[..., Any]) -> None:
+    train(schedule="linear")
+    with pytest.raises(RunError, match="follows a schedule of 4"):
+        train(schedule="linear", epochs=6, resume=True)
+
+
+def test_it_stops_when_nothing_gets_better(train: Callable[..., Any], tmp_path: Path) -> None:
+    events: list[Event] = []
+    result = train(epochs=30, lr=1e-9, patience=2, on_event=events.append)
+    # nothing moves, so that only the loss's last digits can get better
+    assert result.epochs < 30
+    assert result.epochs == result.best_epoch + 2
+    assert any(isinstance(event, Note) and "no better epoch in 2" in event.text for event in events)
+
+
+def test_a_rate_is_found(train: Callable[..., Any], tmp_path: Path) -> None:
+    train("found", lr=None, epochs=5)
+    rate = Run(tmp_path / "found").read_args().lr
+    train("low", lr=1e-5, epochs=5)
+    assert 1e-3 <= rate <= 1e-1
+    assert history(tmp_path / "found")[-1].train_loss < history(tmp_path / "low")[-1].train_loss
+
+
+def test_balanced_weights_help_the_rare(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits / "train", tmp_path / "data")
+    for folder in sorted((tmp_path / "data").iterdir())[1:]:
+        for file in sorted(folder.iterdir())[3:]:
+            file.unlink()
+    recalls = []
+    for weights in (None, "balanced"):
+        out = tmp_path / str(weights)
+        finetune(
+            digits_artifacts,
+            tmp_path / "data",
+            val=digits / "test",
+            out=out,
+            init="zero",
+            lr=1e-2,
+            epochs=20,
+            class_weights=weights,
+        )
+        found = Run(out).read_validation()
+        rare = found.labels > 0
+        recalls.append((found.logits.argmax(1) == found.labels)[rare].mean())
+    assert recalls[1] > recalls[0]

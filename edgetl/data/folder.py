@@ -10,34 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetl.data.sample import Dataset, Label, Sample, listed
+from edgetl.data.table import metadata_of
 from edgetl.errors import DataError
 
 _TRAIN_NAMES = ("train", "training")
 _VAL_NAMES = ("val", "valid", "validation")
 _TEST_NAMES = ("test", "testing")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A file and the index of its class in the data set's labels."""
-
-    path: Path
-    label: int
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Labelled files.
-
-    Attributes:
-        root: the folder that was read.
-        labels: class names, sorted (or in the order asked for).
-        samples: sorted by class, then by path.
-    """
-
-    root: Path
-    labels: tuple[str, ...]
-    samples: tuple[Sample, ...]
+_LEAST_IN_BIN = 10
 
 
 @dataclass(frozen=True)
@@ -50,7 +30,7 @@ class Split:
 
 
 def find_split(root: Path) -> Split:
-    """Find `train/`, `val/` and `test/` below `root`; without a `train/` that has folders, `root` itself is it.
+    """Find `train/`, `val/` and `test/` below `root`; without a `train/` that has folders or a table, `root` is it.
 
     Raises:
         DataError: `root` is not a folder.
@@ -60,7 +40,7 @@ def find_split(root: Path) -> Split:
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"{root} {what}: give a folder with one folder of pictures per class")
     train = _child(root, _TRAIN_NAMES)
-    if train is None or not any(entry.is_dir() for entry in train.iterdir()):
+    if train is None or not (metadata_of(train) or any(entry.is_dir() for entry in train.iterdir())):
         val, test = _child(root, _VAL_NAMES), _child(root, _TEST_NAMES)
         others = [e for e in root.iterdir() if e.is_dir() and e not in (val, test) and not e.name.startswith(".")]
         if not others and (val or test):  # a data set that only measures
@@ -95,10 +75,10 @@ def open_folder(root: Path, labels: Sequence[str] | None = None) -> Dataset:
     order = tuple(labels) if labels else tuple(names)
     samples: list[Sample] = []
     for index, name in enumerate(order):
-        files = _files(root / name)
+        files = files_of(root / name)
         if not files:
             raise DataError(f"{root / name} is empty: put pictures of the class {name!r} into it, or remove it")
-        samples.extend(Sample(file, index) for file in files)
+        samples.extend(Sample(str(file), index, file) for file in files)
     return Dataset(root, order, tuple(samples))
 
 
@@ -125,11 +105,30 @@ def split_stratified(labels: Sequence[int], fraction: float, seed: int) -> tuple
     return sorted(train), sorted(val)
 
 
+def strata(task: str, labels: Sequence[Label]) -> list[int]:
+    """Return the stratum of each sample, for `split_stratified`.
+
+    Of classification it is the class; of several labels the rarest that the sample has (or none); of
+    numbers one of up to ten bins of the first with as many samples each.
+    """
+    if task == "classification":
+        return [label for label in labels if isinstance(label, int)]
+    table = np.array(labels, dtype=np.float64)
+    if task == "multilabel":
+        order = np.argsort(table.sum(axis=0), kind="stable")
+        rarest = order[table[:, order].argmax(axis=1)]
+        return [int(stratum) for stratum in np.where(table.any(axis=1), rarest, table.shape[1])]
+    ranks = np.argsort(np.argsort(table[:, 0], kind="stable"), kind="stable")
+    bins = min(10, max(1, len(table) // _LEAST_IN_BIN))
+    return [int(stratum) for stratum in ranks * bins // len(table)]
+
+
 def _child(root: Path, names: Sequence[str]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _files(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
+    """Return the files at and below a folder, sorted; hidden ones are passed over."""
     found: list[Path] = []
     for directory, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -144,15 +143,10 @@ def _compare(root: Path, found: Sequence[str], expected: Sequence[str]) -> None:
         return
     parts = []
     if missing:
-        parts.append(f"no folder for {_listed(missing)}")
+        parts.append(f"no folder for {listed(missing)}")
     if foreign:
-        parts.append(f"folders that the artifacts do not know: {_listed(foreign)}")
+        parts.append(f"folders that the artifacts do not know: {listed(foreign)}")
     raise DataError(
         f"the class folders of {root} differ from the artifacts' labels: {'; '.join(parts)}. "
         "Rename them, or prepare again with --labels-from this folder"
     )
-
-
-def _listed(names: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(repr(name) for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -115,7 +115,7 @@ def run_demo(out: str | Path | None = None, *, on_event: OnEvent = ignore) -> De
         measured = evaluate(model, directory / "pictures" / "test", on_event=told)
         confusion, shown = _look(model, directory / "pictures" / "test", measured_labels=deployed.labels)
         return DemoResult(
-            transfer=measured.accuracy,
+            transfer=measured.accuracy or 0.0,
             scratch=scratch,
             pixels=_nearest_mean(canvases, labels, train, test),
             examples=len(train),
@@ -203,11 +203,11 @@ def _look(
     by_class: dict[str, list[Shown]] = {label: [] for label in measured_labels}
     for item in predictions:
         truth = Path(item.input).parent.name
-        counts[measured_labels.index(truth), measured_labels.index(item.label)] += 1
+        counts[measured_labels.index(truth), measured_labels.index(item.labels[0])] += 1
         if len(by_class[truth]) < 2:
             grey = read_rgb(Path(item.input).read_bytes())[:, :, 0]
             rows = tuple(tuple(int(value) for value in row) for row in grey)
-            by_class[truth].append(Shown(rows, truth, item.label, item.probability))
+            by_class[truth].append(Shown(rows, truth, *item.top[0]))
     shown = tuple(item for pair in zip(*by_class.values(), strict=True) for item in pair)
     return tuple(tuple(int(count) for count in row) for row in counts), shown
 

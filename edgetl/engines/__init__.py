@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from edgetl.artifacts import Artifacts, Optimizer
-from edgetl.engines.base import Engine
+from edgetl.engines.base import Engine, choose_micro_batch
 from edgetl.errors import EngineError
 from edgetl.events import OnEvent, ignore
 from edgetl.providers import Provider
 from edgetl.runtime import import_onnxruntime, installed_distributions
 
-__all__ = ["ENGINES", "Engine", "open_engine", "resolve_engine"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["ENGINES", "Engine", "choose_micro_batch", "open_engine", "resolve_engine"]
 
 ENGINES = ("auto", "ort-training", "portable")
 
@@ -44,6 +51,7 @@ def open_engine(
     state: bytes | None = None,
     *,
     threads: int,
+    initial: Mapping[str, NDArray[np.float32]] | None = None,
     optimizer: Optimizer | None = None,
     micro_batch: int | None = None,
     provider: Provider | None = None,
@@ -52,6 +60,7 @@ def open_engine(
     """Open an engine at the artifacts' initial parameters, or where `state` (from `Engine.state`) left off.
 
     Args:
+        initial: parameters to begin with in the place of the artifacts'; only without `state`.
         optimizer: default the manifest's.
         micro_batch: most samples to compute at once; larger batches are computed in parts whose
             gradients are added up, which gives the same step in less memory.
@@ -75,6 +84,7 @@ def open_engine(
             artifacts,
             state,
             threads=threads,
+            initial=initial or {},
             optimizer=optimizer,
             micro_batch=micro_batch,
             provider=provider or Provider(),
@@ -82,4 +92,6 @@ def open_engine(
         )
     from edgetl.engines.ort_training import OrtTrainingEngine
 
-    return OrtTrainingEngine(artifacts, state, threads=threads, optimizer=optimizer, micro_batch=micro_batch)
+    return OrtTrainingEngine(
+        artifacts, state, threads=threads, initial=initial or {}, optimizer=optimizer, micro_batch=micro_batch
+    )

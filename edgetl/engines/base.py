@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MICRO_BATCH_MB = 128
+FEWEST_AT_ONCE = 4
+
+
 class Engine(Protocol):
     """A training session: parameters and optimizer state, and the steps that change them.
 
@@ -89,6 +93,29 @@ def check_batch(
 def _check(what: str, array: NDArray[Any], shape: tuple[int, ...], dtype: str) -> None:
     if array.shape != shape or array.dtype != dtype:
         raise EngineError(f"{what}: the artifacts take {dtype} {list(shape)}, not {array.dtype} {list(array.shape)}")
+
+
+def choose_micro_batch(manifest: Manifest, batch_size: int, available_mb: float | None = None) -> int | None:
+    """Return how many samples to compute at once; None for whole batches.
+
+    The largest power of two whose values, kept for the way back, take `MICRO_BATCH_MB`; on a CPU larger
+    ones gain no more speed, only memory (benchmarks/README.md). Below `FEWEST_AT_ONCE` steps become
+    slower, so that only a lack of memory leads there.
+
+    Args:
+        available_mb: memory that may be taken, 10^6 bytes; None if it is not known.
+    """
+    memory = manifest.step_memory
+    if memory is None:
+        return None
+
+    def fitting(budget_mb: float) -> int:
+        return 1 << max(int(budget_mb / max(memory.per_sample_mb, 1e-9)), 1).bit_length() - 1
+
+    chosen = max(fitting(MICRO_BATCH_MB), FEWEST_AT_ONCE)
+    if available_mb is not None:
+        chosen = min(chosen, fitting(available_mb / 2 - memory.fixed_mb))
+    return None if chosen >= batch_size else chosen
 
 
 def micro_batches(count: int, largest: int | None) -> list[slice]:

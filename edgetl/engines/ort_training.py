@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ class OrtTrainingEngine:
         state: bytes | None,
         *,
         threads: int,
+        initial: Mapping[str, NDArray[np.float32]],
         optimizer: Optimizer,
         micro_batch: int | None,
     ) -> None:
@@ -80,6 +81,9 @@ class OrtTrainingEngine:
                 os.fspath(artifacts.file(ORT_EVAL_MODEL)),
                 session_options=options,
             )
+            # before there is a module, the parameters cannot be set: the process would die
+            for name, value in initial.items():
+                self._checkpoint.parameters[name] = np.ascontiguousarray(value)
             self._optimizer = self._open_optimizer(artifacts.file(ORT_OPTIMIZER_MODEL))
         except RuntimeError as error:
             raise EngineError(f"onnxruntime-training cannot open {artifacts.path}: {error}") from None

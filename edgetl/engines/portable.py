@@ -48,6 +48,7 @@ class PortableEngine:
         state: bytes | None,
         *,
         threads: int,
+        initial: Mapping[str, NDArray[np.float32]],
         optimizer: Optimizer,
         micro_batch: int | None,
         provider: Provider,
@@ -71,7 +72,7 @@ class PortableEngine:
             )
         self._train = open_step(step, replace(provider, allow_fallback=True), what="the training step")
         self._eval = open_step(_file(artifacts, PORTABLE_EVAL_STEP), Provider(), what="validation")
-        self._step, arrays = self._initial(artifacts) if state is None else self._restored(state)
+        self._step, arrays = self._initial(artifacts, initial) if state is None else self._restored(state)
         self._current, self._other = self._zeros(self._shapes), self._zeros(self._shapes)
         for name, array in arrays.items():
             self._current[name].update_inplace(np.ascontiguousarray(array))
@@ -138,10 +139,12 @@ class PortableEngine:
             self._sums, self._new_sums = self._new_sums, self._sums
         return loss
 
-    def _initial(self, artifacts: Artifacts) -> tuple[int, dict[str, NDArray[Any]]]:
+    def _initial(
+        self, artifacts: Artifacts, given: Mapping[str, NDArray[np.float32]]
+    ) -> tuple[int, dict[str, NDArray[Any]]]:
         arrays = _read_npz(_file(artifacts, PORTABLE_PARAMETERS).read_bytes(), PORTABLE_PARAMETERS)
         state = {n: np.zeros(shape, np.float32) for n, shape in self._shapes.items() if n not in self._parameter_names}
-        return 0, self._checked({**arrays, **state}, PORTABLE_PARAMETERS)
+        return 0, self._checked({**arrays, **given, **state}, PORTABLE_PARAMETERS)
 
     def _restored(self, state: bytes) -> tuple[int, dict[str, NDArray[Any]]]:
         arrays = _read_npz(state, "the state")

@@ -14,13 +14,10 @@ from onnx import TensorProto, helper
 
 from edgetl.artifacts import BATCH_LOGITS, Optimizer, TensorSpec
 from edgetl.engines.optimizers import (
-    FIRST_MOMENT,
     GRADIENT,
     LEARNING_RATE,
     LOSS,
-    MOMENTUM,
     NEW,
-    SECOND_MOMENT,
     STEP,
     SUM,
     state_suffixes,
@@ -29,6 +26,9 @@ from edgetl.graphs import Nodes, make_model, prune
 
 CLIP_EPSILON = 1e-6
 """Added to the norm before dividing, as torch.nn.utils.clip_grad_norm_ and onnxruntime-training do."""
+
+
+VECTOR = np.array([-1], np.int64)
 
 
 def with_update(gradients: onnx.ModelProto, trainable: Sequence[TensorSpec], optimizer: Optimizer) -> onnx.ModelProto:
@@ -132,15 +132,25 @@ def _append_update(graph: onnx.GraphProto, trainable: Sequence[TensorSpec], opti
         gradients = _clipped(op, gradients, optimizer.clip_norm)
     decay = op.Sub(1.0, op.Mul(LEARNING_RATE, optimizer.weight_decay)) if optimizer.weight_decay else None
     rates = _adamw_rates(op, optimizer) if optimizer.name == "adamw" else (LEARNING_RATE, "")
+    suffixes = ("", *state_suffixes(optimizer))
     for spec in trainable:
+        operands = [spec.name + suffix for suffix in suffixes] + [gradients[spec.name]]
+        # onnxruntime goes through a tensor that ends in axes of length 1, as 1×1 kernels do, element by
+        # element where the other operand is a scalar: fifty times as slow as through a vector
+        if flat := len(spec.shape) > 1 and spec.shape[-1] == 1:
+            operands = [op.Reshape(name, VECTOR) for name in operands]
         if optimizer.name == "adamw":
-            _adamw(op, spec.name, gradients[spec.name], optimizer, decay, *rates)
+            made = _adamw(op, operands, optimizer, decay, *rates)
         else:
-            _sgd(op, spec.name, gradients[spec.name], optimizer, decay)
-        for suffix in state_suffixes(optimizer):
-            graph.input.append(_float(spec.name + suffix, spec))
-        for suffix in ("", *state_suffixes(optimizer)):
-            graph.output.append(_float(spec.name + suffix + NEW, spec))
+            made = _sgd(op, operands, optimizer, decay)
+        for suffix, value in zip(suffixes, made, strict=True):
+            new = spec.name + suffix + NEW
+            if flat:
+                op.Reshape(value, np.array(spec.shape, np.int64), out=new)
+            else:
+                op.Identity(value, out=new)
+            graph.output.append(_float(new, spec))
+        graph.input.extend(_float(spec.name + suffix, spec) for suffix in suffixes[1:])
     graph.input.append(helper.make_tensor_value_info(LEARNING_RATE, TensorProto.FLOAT, []))
     graph.input.append(helper.make_tensor_value_info(STEP, TensorProto.INT64, []))
     graph.node.extend(op.nodes)
@@ -164,32 +174,32 @@ def _adamw_rates(op: Nodes, optimizer: Optimizer) -> tuple[str, str]:
     return size, op.Cast(op.Mul(root, np.float64(optimizer.epsilon)), to=TensorProto.FLOAT)
 
 
-def _adamw(op: Nodes, p: str, gradient: str, optimizer: Optimizer, decay: str | None, size: str, epsilon: str) -> None:
+def _adamw(
+    op: Nodes, operands: Sequence[str], optimizer: Optimizer, decay: str | None, size: str, epsilon: str
+) -> tuple[str, ...]:
     """AdamW (Loshchilov & Hutter 2019, algorithm 2, in torch's order).
 
     `m ← β₁m + (1 - β₁)g`, `v ← β₂v + (1 - β₂)g²`, and with `m̂ = m/(1 - β₁ᵗ)`, `v̂ = v/(1 - β₂ᵗ)`:
     `p ← p(1 - η·wd) - η·m̂/(√v̂ + ε)`. The last fraction is extended by `√(1 - β₂ᵗ)`, so that each
     correction is a scalar.
     """
+    p, m, v, gradient = operands
     beta1, beta2 = optimizer.betas
-    m = op.Add(op.Mul(p + FIRST_MOMENT, beta1), op.Mul(gradient, 1 - beta1), out=p + FIRST_MOMENT + NEW)
-    square = op.Mul(op.Mul(gradient, gradient), 1 - beta2)
-    v = op.Add(op.Mul(p + SECOND_MOMENT, beta2), square, out=p + SECOND_MOMENT + NEW)
+    m = op.Add(op.Mul(m, beta1), op.Mul(gradient, 1 - beta1))
+    v = op.Add(op.Mul(v, beta2), op.Mul(op.Mul(gradient, gradient), 1 - beta2))
     change = op.Mul(op.Div(m, op.Add(op.Sqrt(v), epsilon)), size)
-    op.Sub(op.Mul(p, decay) if decay else p, change, out=p + NEW)
+    return op.Sub(op.Mul(p, decay) if decay else p, change), m, v
 
 
-def _sgd(op: Nodes, p: str, gradient: str, optimizer: Optimizer, decay: str | None) -> None:
+def _sgd(op: Nodes, operands: Sequence[str], optimizer: Optimizer, decay: str | None) -> tuple[str, ...]:
     """SGD with momentum (Sutskever et al. 2013, as torch writes it) and decoupled decay (SGDW).
 
     `m ← μm + g`, `p ← (p - ηm)(1 - η·wd)`.
     """
-    m = op.Add(op.Mul(p + MOMENTUM, optimizer.momentum), gradient, out=p + MOMENTUM + NEW)
-    moved = op.Mul(m, LEARNING_RATE)
-    if decay:
-        op.Mul(op.Sub(p, moved), decay, out=p + NEW)
-    else:
-        op.Sub(p, moved, out=p + NEW)
+    p, m, gradient = operands
+    m = op.Add(op.Mul(m, optimizer.momentum), gradient)
+    moved = op.Sub(p, op.Mul(m, LEARNING_RATE))
+    return op.Mul(moved, decay) if decay else moved, m
 
 
 def _float(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:

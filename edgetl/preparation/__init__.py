@@ -14,19 +14,24 @@ from edgetl.artifacts import (
     BACKBONE,
     MANIFEST,
     ORT_TRAINING_MODEL,
+    PORTABLE_TRAIN_STEP,
     PREPROCESS,
     SCHEMA_VERSION,
+    TOKENIZER,
     TRAINABLE,
+    AudioPreprocessing,
     Manifest,
     Optimizer,
     Preprocessing,
+    StepMemory,
     TensorSpec,
     save_manifest,
 )
-from edgetl.data.folder import find_split, open_folder
+from edgetl.data import label_names
+from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT
 from edgetl.errors import EdgetlError, ModelError
 from edgetl.events import Note, OnEvent, Stage, ignore
-from edgetl.targets import TASKS
+from edgetl.targets import OUTPUTS_ARE, TASKS
 
 if TYPE_CHECKING:
     from edgetl.preparation.decompose import Obstacle
@@ -40,8 +45,8 @@ class PrepareResult:
 
     Attributes:
         labels: class names; empty if only their number is known.
-        features: the boundary's tensors with their shape per image.
-        feature_kb_per_image: what the cache keeps for each image, 10^3 bytes.
+        features: the boundary's tensors with their shape per sample.
+        feature_kb_per_image: what the cache keeps for each sample, 10^3 bytes.
         trainable_parameters, frozen_parameters: numbers of elements.
         backbone_macs, trainable_macs: multiply-accumulates for one image, before and behind the
             boundary.
@@ -58,7 +63,9 @@ class PrepareResult:
     frozen_parameters: int
     backbone_macs: int
     trainable_macs: int
-    preprocessing: Preprocessing
+    modality: str
+    preprocessing: Preprocessing | None
+    audio: AudioPreprocessing | None
     size_mb: float
     seconds: float
     peak_rss_mb: float
@@ -70,12 +77,18 @@ def prepare(
     out: str | Path,
     labels: Sequence[str] | None = None,
     labels_from: str | Path | None = None,
+    label_column: Sequence[str] = (),
     classes: int | None = None,
     weights: str | Path | None = None,
     model_args: Mapping[str, Any] | None = None,
     train: Sequence[str] = ("head",),
     head: str | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    modality: str | None = None,
+    max_length: int | None = None,
+    dynamic_length: bool = False,
+    input_shape: Sequence[int] | None = None,
+    audio: Mapping[str, Any] | None = None,
     task: str = "classification",
     loss: str | None = None,
     force: bool = False,
@@ -88,8 +101,8 @@ def prepare(
             `module:callable` returning an `nn.Module`, or a file `MODEL.onnx`, `PROGRAM.pt2` or
             `MODEL.keras`.
         out: the directory to write.
-        labels: class names; or `labels_from`, a data set whose folders name them; or `classes`,
-            their number alone. Exactly one of the three.
+        labels: names of the classes, labels or numbers; or `labels_from`, data that name them (in a table
+            the column `label_column`); or `classes`, how many there are. Exactly one of the three.
         weights: a `.safetensors` file, or a `.pt`/`.pth` state dict (read without executing pickle).
         model_args: keyword arguments for the function that makes the model.
         train: which share trains, united: `head`, `last:K`, `all`, `bias`, `norm`, or globs over
@@ -97,6 +110,14 @@ def prepare(
         head: the classifier's name where the graph alone does not tell.
         preprocessing: fields of `edgetl.artifacts.Preprocessing` that replace the model's own, and
             `size` (pixels, or height and width) and `crop_pct` for convenience.
+        modality: what a sample is: `image`, `audio` (a recording, of which the network gets a log-mel
+            spectrogram), `text` (of which it gets token ids) or `array` (numbers of any shape); default
+            `text` for a language model of `hf:`, else `image`.
+        max_length: most tokens of a text; default 128, or what the network takes.
+        dynamic_length: whether texts keep their own length, where nothing before the boundary depends on
+            it; else they are filled up.
+        input_shape: of an array.
+        audio: fields of `edgetl.artifacts.AudioPreprocessing` that replace its defaults.
         task: `classification` (each sample has one class), `multilabel` (any number of them) or
             `regression` (one or more numbers).
         loss: default cross-entropy, binary cross-entropy or mean squared error; `l1` for regression.
@@ -108,33 +129,57 @@ def prepare(
     started = time.monotonic()
     target = Path(out)
     loss = _loss(task, loss)
-    names, count = _labels(labels, labels_from, classes, fewest=2 if task == "classification" else 1)
+    names, count = _labels(task, labels, labels_from, label_column, classes)
     storage.refuse_existing(target, force=force, marker=MANIFEST)
 
     from edgetl.preparation import gradients, heads, policy, split
+    from edgetl.preparation.audio import audio_preprocessing, build_audio
     from edgetl.preparation.decompose import obstacles
-    from edgetl.preparation.preprocess import build_preprocess
-    from edgetl.preparation.sources import load_source
+    from edgetl.preparation.preprocess import build_array, build_preprocess, build_unchanged
+    from edgetl.preparation.sources import load_source, modality_of
 
+    modality = modality or modality_of(source)
+    if modality != TEXT and (max_length is not None or dynamic_length):
+        raise EdgetlError("--max-length and --dynamic-length are of texts, and of no other modality")
+    spectrogram = audio_preprocessing(audio or {}) if modality == AUDIO else None
     on_event(Stage("loading and exporting"))
-    loaded = load_source(source, weights=weights, model_args=model_args or {}, overrides=preprocessing or {})
+    loaded = load_source(
+        source,
+        weights=weights,
+        model_args=model_args or {},
+        overrides=preprocessing or {},
+        modality=modality,
+        inputs=_inputs(modality, input_shape, spectrogram),
+        max_length=max_length,
+        dynamic_length=dynamic_length,
+    )
+    length = loaded.text.max_length if loaded.text is not None else 1
     on_event(Stage("cutting"))
     network = heads.replace_head(loaded.model, count, loaded.parameters, head)
     trainable = policy.trainable_parameters(network, train)
-    parts = split.split(network, trainable, image=loaded.preprocessing)
+    parts = split.split(network, trainable, length=length)
 
     if found := obstacles(parts.trainable, trainable):
-        raise ModelError(_hindered(found, network, loaded.preprocessing))
+        raise ModelError(_hindered(found, network))
 
     with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
-        build_preprocess(loaded.preprocessing, parts.input.name, directory / PREPROCESS)
+        entrance = parts.inputs[0]
+        if loaded.preprocessing is not None:
+            build_preprocess(loaded.preprocessing, entrance.name, directory / PREPROCESS)
+        elif spectrogram is not None:
+            build_audio(spectrogram, entrance.name, directory / PREPROCESS)
+        elif loaded.text is not None:
+            build_unchanged(loaded.text.inputs, [spec.name for spec in parts.inputs], directory / PREPROCESS)
+            storage.write_text(directory / TOKENIZER, loaded.tokenizer)
+        else:
+            build_array(entrance.shape, entrance.name, directory / PREPROCESS)
         if parts.backbone is not None:
             (directory / BACKBONE).write_bytes(parts.backbone.SerializeToString())
         (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
         on_event(Stage("generating gradients"))
         optimizer = Optimizer()
         gradients.generate(parts.trainable, trainable, loss, optimizer, directory)
-        engines = _lower(parts, loss, optimizer, directory, on_event)
+        engines, memory = _lower(parts, loss, optimizer, directory, on_event)
         files = sorted(file for file in directory.rglob("*") if file.is_file())
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -143,19 +188,24 @@ def prepare(
             task=task,
             labels=names,
             outputs=count,
+            modality=loaded.modality,
             preprocessing=loaded.preprocessing,
-            input=parts.input,
+            inputs=parts.inputs,
             features=parts.features,
             policy=tuple(train),
             trainable=parts.parameters,
             frozen=parts.frozen,
             backbone_macs=parts.backbone_macs,
             trainable_macs=parts.trainable_macs,
+            step_memory=memory,
+            head=heads.linear_head(network, parts.trainable),
             loss=loss,
             optimizer=optimizer,
             engines=engines,
             opset=defaults.OPSET,
             ir_version=defaults.IR_VERSION,
+            audio=spectrogram,
+            text=loaded.text,
             files={file.relative_to(directory).as_posix(): storage.sha256_file(file) for file in files},
         )
         save_manifest(directory, manifest)
@@ -167,19 +217,32 @@ def prepare(
         loss=loss,
         outputs=count,
         features=parts.features,
-        feature_kb_per_image=sum(4 * spec.elements for spec in parts.features) / 1e3,
+        feature_kb_per_image=sum(spec.nbytes for spec in parts.features) / 1e3,
         trainable_parameters=sum(spec.elements for spec in parts.parameters),
         frozen_parameters=sum(spec.elements for spec in parts.frozen),
         backbone_macs=parts.backbone_macs,
         trainable_macs=parts.trainable_macs,
+        modality=loaded.modality,
         preprocessing=loaded.preprocessing,
+        audio=spectrogram,
         size_mb=size / 1e6,
         seconds=time.monotonic() - started,
         peak_rss_mb=runtime.peak_rss_mb(),
     )
 
 
-def _hindered(found: Sequence[Obstacle], network: Network, image: Preprocessing) -> str:
+def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessing | None) -> tuple[TensorSpec, ...]:
+    """What the network takes for one sample; empty for pictures, whose source says it."""
+    if modality not in (IMAGE, AUDIO, TEXT, ARRAY):
+        raise EdgetlError(f"there is no modality {modality!r}: choose one of {IMAGE}, {AUDIO}, {TEXT} and {ARRAY}")
+    if (shape is not None) != (modality == ARRAY) or (shape is not None and not (shape and min(shape) > 0)):
+        raise EdgetlError("the modality array, and no other, takes --input-shape: positive sizes such as 6,128")
+    if audio is not None:
+        return (TensorSpec("spectrogram", audio.shape),)
+    return () if shape is None else (TensorSpec("values", tuple(shape)),)
+
+
+def _hindered(found: Sequence[Obstacle], network: Network) -> str:
     """Say which operators cannot be trained through, and which policies need not."""
     from edgetl.preparation import policy, split
     from edgetl.preparation.decompose import obstacles
@@ -188,7 +251,7 @@ def _hindered(found: Sequence[Obstacle], network: Network, image: Preprocessing)
     for name in ("norm", "bias", *(f"last:{count}" for count in range(1, len(policy.blocks(network)) + 1))):
         try:
             trainable = policy.trainable_parameters(network, [name])
-            if obstacles(split.split(network, trainable, image=image).trainable, trainable):
+            if obstacles(split.split(network, trainable).trainable, trainable):
                 raise ModelError(name)
         except ModelError:
             if name.startswith("last"):
@@ -199,18 +262,22 @@ def _hindered(found: Sequence[Obstacle], network: Network, image: Preprocessing)
     return f"this share of the network cannot be trained because of {listed}. What can: {', '.join(possible)}"
 
 
-def _lower(parts: Parts, loss: str, optimizer: Optimizer, directory: Path, on_event: OnEvent) -> tuple[str, ...]:
-    """Write what the portable engine needs, if every operator can be lowered; return the engines that can train."""
+def _lower(
+    parts: Parts, loss: str, optimizer: Optimizer, directory: Path, on_event: OnEvent
+) -> tuple[tuple[str, ...], StepMemory | None]:
+    """Write what the portable engine needs, if every operator can be lowered; return the engines that can train,
+    and what a step takes."""
     import onnx
 
     from edgetl.preparation.lower import missing, write_portable
+    from edgetl.preparation.memory import step_memory
 
     training = onnx.load(directory / ORT_TRAINING_MODEL)
     if lacking := missing(training):
         on_event(Note(f"only onnxruntime-training can train this, for want of rules for: {', '.join(lacking)}"))
-        return ("ort-training",)
+        return ("ort-training",), None
     write_portable(directory, training, parts.trainable, parts.parameters, loss, optimizer)
-    return ("ort-training", "portable")
+    return ("ort-training", "portable"), step_memory(onnx.load(directory / PORTABLE_TRAIN_STEP))
 
 
 def _loss(task: str, loss: str | None) -> str:
@@ -222,20 +289,24 @@ def _loss(task: str, loss: str | None) -> str:
 
 
 def _labels(
-    labels: Sequence[str] | None, labels_from: str | Path | None, classes: int | None, *, fewest: int
+    task: str,
+    labels: Sequence[str] | None,
+    labels_from: str | Path | None,
+    label_column: Sequence[str],
+    classes: int | None,
 ) -> tuple[tuple[str, ...], int]:
     given = [value is not None for value in (labels, labels_from, classes)]
     if sum(given) != 1:
         raise EdgetlError("give exactly one of --labels, --labels-from and --classes")
     if labels_from is not None:
-        names = open_folder(find_split(Path(labels_from)).train).labels
+        names = label_names(Path(labels_from), task, tuple(label_column))
     else:
         names = tuple(name.strip() for name in labels or ())
     if any(not name for name in names) or len(set(names)) != len(names):
         raise ModelError(f"--labels holds an empty or repeated name: {', '.join(names)}")
     count = classes if classes is not None else len(names)
-    if count < fewest:
-        raise ModelError(f"this task needs at least {fewest} classes, not {count}")
+    if count < (fewest := 2 if task == "classification" else 1):
+        raise ModelError(f"{task} needs at least {fewest} {OUTPUTS_ARE[task]}, not {count}")
     return names, count
 
 

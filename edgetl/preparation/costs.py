@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
 import onnx
 
-from edgetl.preparation.graph import GraphIndex
-from edgetl.preparation.run import run_graph
+from edgetl.preparation.graph import GraphIndex, graph_inputs
+from edgetl.preparation.run import draw, run_graph
 
 
-def multiply_accumulates(model: onnx.ModelProto, size: Sequence[int]) -> dict[str, int]:
+def multiply_accumulates(model: onnx.ModelProto, *, length: int = 1) -> dict[str, int]:
     """Return the multiply-accumulates of every layer for one sample, by the name of its output.
 
     Convolution: outputs × (input channels of a group × kernel). Transposed convolution: inputs ×
     (output channels of a group × kernel). Matrix product: outputs × inner dimension. Everything
-    else counts nothing. Shapes are those seen when the graph is run.
+    else counts nothing. Shapes are those seen when the graph is run, on a sample of `length` where that may vary.
     """
     index = GraphIndex(model.graph)
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
     names = list(dict.fromkeys(name for node in layers for name in (*node.input[:2], node.output[0])))
     computed = [name for name in names if name not in index.initializers]
-    values = run_graph(model, computed, np.zeros((1, *size), np.float32))
+    values = run_graph(model, computed, draw(graph_inputs(model.graph), 1, length=length))
     shapes = {name: value.shape for name, value in zip(computed, values, strict=True)}
     shapes.update((name, tuple(tensor.dims)) for name, tensor in index.initializers.items())
     counts = {}

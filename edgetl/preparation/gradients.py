@@ -18,7 +18,9 @@ from edgetl.engines.optimizers import LOSS
 from edgetl.engines.update import set_ort_optimizer
 from edgetl.errors import EngineError, ModelError
 from edgetl.preparation.decompose import decompose
+from edgetl.preparation.graph import graph_inputs
 from edgetl.preparation.losses import with_loss
+from edgetl.preparation.run import draw
 from edgetl.runtime import available_cores, import_onnxruntime, open_session
 
 
@@ -75,11 +77,7 @@ def generate(
 
 def _check_same(trainable: onnx.ModelProto, differentiable: onnx.ModelProto) -> None:
     """Check that rewriting the operators has not changed what the graph computes."""
-    rng = np.random.default_rng(0)
-    features = {}
-    for value in trainable.graph.input:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]]
-        features[value.name] = rng.standard_normal((2, *shape)).astype(np.float32)
+    features = draw(graph_inputs(trainable.graph), 2)
     before, after = (
         open_session(model.SerializeToString(), threads=available_cores()).run(None, features)[0]
         for model in (trainable, differentiable)

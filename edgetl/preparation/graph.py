@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import onnx
-from onnx import shape_inference
+from onnx import helper, shape_inference
+
+from edgetl.artifacts import TensorSpec
+
+
+def graph_inputs(graph: onnx.GraphProto) -> tuple[TensorSpec, ...]:
+    """Return a graph's inputs for one sample, with -1 for what is not fixed behind the batch axis."""
+    return tuple(
+        TensorSpec(
+            value.name,
+            tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim[1:]),
+            helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+        )
+        for value in graph.input
+    )
 
 
 class GraphIndex:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl.artifacts import BATCH_LOGITS
+from edgetl.artifacts import BATCH_LOGITS, Head
 from edgetl.errors import ModelError
 from edgetl.graphs import prune
 from edgetl.preparation.graph import GraphIndex
@@ -83,6 +83,14 @@ def replace_head(
     left = {tensor.name for tensor in graph.initializer}
     kept = [name for name in parameters if name in left and name not in names]
     return Network(result, (*kept, *names), tuple(names))
+
+
+def linear_head(network: Network, trainable: onnx.ModelProto) -> Head | None:
+    """Return the new head as a part of `trainable.onnx`; None if it is more than one linear layer at its end."""
+    for node in trainable.graph.node:
+        if BATCH_LOGITS in node.output and node.op_type == "Gemm" and tuple(node.input[1:]) == network.head:
+            return Head(node.input[1], node.input[2], node.input[0])
+    return None
 
 
 def _find(graph: onnx.GraphProto, index: GraphIndex, head: str | None) -> tuple[str, list[_Classifier]]:

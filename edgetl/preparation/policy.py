@@ -131,7 +131,7 @@ def _positions(graph: onnx.GraphProto) -> dict[str, int]:
 
     Operators that only prepare a parameter (Transpose, Reshape … of it alone) are looked through.
     """
-    from_input = {graph.input[0].name}
+    from_input = {value.name for value in graph.input}
     carries: dict[str, set[str]] = {tensor.name: {tensor.name} for tensor in graph.initializer}
     found: dict[str, int] = {}
     for i, node in enumerate(graph.node):

@@ -1,7 +1,8 @@
-"""preprocess.onnx: an upright RGB picture of any size to the network's input."""
+"""preprocess.onnx: an upright RGB picture of any size, or an array, to the network's input."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edgetl.artifacts import Preprocessing
-from edgetl.deployed import IMAGE
+from edgetl.artifacts import Preprocessing, TensorSpec
+from edgetl.data.decode import ARRAY, IMAGE
 from edgetl.errors import ModelError
 from edgetl.graphs import make_model
 
@@ -140,3 +141,23 @@ def _center_crop(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
     corner = graph.add("Cast", [whole], to=TensorProto.INT64)
     end = graph.add("Add", [corner, crop])
     return graph.add("Slice", [pixels, corner, end, graph.integers(2, 3)])
+
+
+def build_array(shape: Sequence[int], output: str, file: Path) -> None:
+    """Write the graph `array` `[*shape]` float32 → `output` `[1, *shape]`: it enters as it is."""
+    build_unchanged([TensorSpec(ARRAY, tuple(shape))], [output], file)
+
+
+def build_unchanged(inputs: Sequence[TensorSpec], outputs: Sequence[str], file: Path) -> None:
+    """Write a graph that turns each input `[*shape]` into the output `[1, *shape]`."""
+    graph = _Builder()
+    entering, leaving = [], []
+    for spec, output in zip(inputs, outputs, strict=True):
+        graph.add("Unsqueeze", [spec.name, graph.integers(0)], output=output)
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+        shape = ["length" if size == -1 else size for size in spec.shape]
+        entering.append(helper.make_tensor_value_info(spec.name, kind, shape))
+        leaving.append(helper.make_tensor_value_info(output, kind, [1, *shape]))
+    model = make_model(helper.make_graph(graph.nodes, "preprocess", entering, leaving, initializer=graph.constants))
+    onnx.checker.check_model(model)
+    file.write_bytes(model.SerializeToString())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgetl.graphs import node_inputs, prune
-from edgetl.preparation.graph import GraphIndex
-from edgetl.preparation.run import run_graph
+from edgetl.preparation.graph import GraphIndex, graph_inputs
+from edgetl.preparation.run import draw, run_graph
 
 
 def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
@@ -47,15 +48,12 @@ def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
     return result
 
 
-def fix_shapes(model: onnx.ModelProto, size: Sequence[int]) -> onnx.ModelProto:
+def fix_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with constants where Reshape gets a computed shape in which only the batch varies.
 
     Batches of 2 and 3 are run to see the shapes. Runtimes can then infer what follows, which
     onnxruntime-training needs: of a shape that it does not know it takes the wrong gradient of a
-    broadcast.
-
-    Args:
-        size: of one sample, `(C, H, W)`.
+    broadcast. A shape in which the length of the samples varies too is left as it is.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -63,8 +61,10 @@ def fix_shapes(model: onnx.ModelProto, size: Sequence[int]) -> onnx.ModelProto:
     constants = {tensor.name for tensor in graph.initializer}
     computed = [n for n in graph.node if n.op_type == "Reshape" and n.input[1] not in constants]
     names = list(dict.fromkeys(node.input[1] for node in computed))
+    inputs = graph_inputs(graph)
     two, three = (
-        dict(zip(names, run_graph(model, names, np.zeros((batch, *size), np.float32)), strict=True)) for batch in (2, 3)
+        dict(zip(names, run_graph(model, names, draw(inputs, batch, length=length)), strict=True))
+        for batch, length in ((2, 5), (3, 7))
     )
     for node in computed:
         shape, other = two[node.input[1]], three[node.input[1]]
@@ -136,10 +136,9 @@ def freeze_batch_normalization(
         conv = index.producer.get(x)
         if conv is not None and readers[x] == 1 and _folds(conv, node.input[1], trainable, index):
             folded.add(x)
-            rank = len(index.initializers[conv.input[1]].dims)
         else:
             conv = None
-            rank = ranks.get(x) or ranks.get(y) or len(index.shape(x) or (None,) * 4)
+        rank = ranks.get(x) or ranks.get(y) or len(index.shape(x) or (None,) * 4)
         made, constants = _frozen(node, conv, rank, index)
         nodes.extend(made)
         graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
@@ -164,19 +163,23 @@ def _frozen(
     """Return the nodes and constants that replace a BatchNormalization, and the convolution before it if given.
 
     Args:
-        rank: number of axes of the weight, or of the normalised map.
+        rank: number of axes of the normalised map.
     """
     x, scale, bias, mean, variance = node.input
     epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
     inverse = 1 / np.sqrt(numpy_helper.to_array(index.initializers[variance]).astype(np.float64) + epsilon)
     offset = -numpy_helper.to_array(index.initializers[mean]).astype(np.float64) * inverse
-    channels = [1, -1, *[1] * (rank - 2)] if conv is None else [-1, *[1] * (rank - 1)]
     prefix = f"edgetl/frozen/{node.output[0]}/"
     constants: dict[str, NDArray[Any]] = {
         prefix + "inverse": inverse.astype(np.float32),
         prefix + "offset": offset.astype(np.float32),
-        prefix + "shape": np.array(channels, np.int64),
+        prefix + "shape": np.array([1, -1, *[1] * (rank - 2)], np.int64),
     }
+    if conv is not None:
+        kernel = index.initializers[conv.input[1]].dims
+        constants[prefix + "shape"] = np.array([-1, 1], np.int64)
+        constants[prefix + "rows_shape"] = np.array([kernel[0], math.prod(kernel[1:])], np.int64)
+        constants[prefix + "weight_shape"] = np.array(kernel, np.int64)
     nodes: list[onnx.NodeProto] = []
 
     def add(op: str, a: str, b: str, output: str) -> str:
@@ -192,7 +195,10 @@ def _frozen(
         return nodes, constants
     if len(conv.input) > 2 and conv.input[2]:
         t = add("Add", add("Mul", conv.input[2], s, prefix + "scaled_bias"), t, prefix + "shifted_bias")
-    weight = add("Mul", conv.input[1], s_map, prefix + "weight")
+    # as a matrix: onnxruntime would go through a weight that ends in axes of length 1 element by element
+    rows = add("Reshape", conv.input[1], prefix + "rows_shape", prefix + "rows")
+    scaled_rows = add("Mul", rows, s_map, prefix + "scaled_rows")
+    weight = add("Reshape", scaled_rows, prefix + "weight_shape", prefix + "weight")
     replaced = helper.make_node("Conv", [conv.input[0], weight, t], [node.output[0]], conv.name)
     replaced.attribute.extend(conv.attribute)
     return [*nodes, replaced], constants

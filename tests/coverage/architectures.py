@@ -128,7 +128,7 @@ def _export(module: Any, item: Architecture) -> Graph:
     from edgetl.preparation.sources.export import export
 
     preprocessing = Preprocessing(item.size, item.size, resize_size=item.size)
-    model, parameters = export(_calibrated(module, item.size) if item.calibrated else module, preprocessing)
+    model, parameters = export(_calibrated(module, item.size) if item.calibrated else module, preprocessing.inputs)
     return model, parameters, preprocessing
 
 

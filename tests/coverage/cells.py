@@ -98,14 +98,14 @@ class Prepared:
         if self.parts.backbone is None:
             return [pictures]
         names = [spec.name for spec in self.parts.features]
-        found = _run(self.parts.backbone, names, {self.parts.input.name: pictures})
+        found = _run(self.parts.backbone, names, {self.parts.inputs[0].name: pictures})
         return [np.ascontiguousarray(feature) for feature in found]
 
 
 def prepare(network: Network, image: Preprocessing, name: str, directory: Path) -> Prepared:
     """Cut the network for a policy and generate what both engines need."""
     trainable = policy.trainable_parameters(network, [name])
-    parts = split.split(network, trainable, image=image)
+    parts = split.split(network, trainable)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     gradients.generate(parts.trainable, trainable, "cross_entropy", OPTIMIZER, directory)
@@ -148,7 +148,7 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
     tail.CopyFrom(parts.trainable.graph)
     replace_parameters(tail, moved)
     whole = make_model(join([p for p in (parts.backbone and parts.backbone.graph, tail) if p is not None], "whole"))
-    (logits,) = _run(whole, [BATCH_LOGITS], {parts.input.name: pictures})
+    (logits,) = _run(whole, [BATCH_LOGITS], {parts.inputs[0].name: pictures})
     error = float(np.abs(engine_logits - logits).max() / max(1e-6, float(np.abs(logits).max())))
     return Cell(
         trainable=sum(spec.elements for spec in parts.parameters),
@@ -225,7 +225,7 @@ def moved_from_symmetry(network: Network) -> Network:
 
 def with_calm_head(network: Network, pictures: np.ndarray) -> Network:
     """Scale the head so that the logits are about 1: random weights may let them explode, and the loss saturate."""
-    (logits,) = run_graph(network.model, [BATCH_LOGITS], pictures)
+    (logits,) = run_graph(network.model, [BATCH_LOGITS], {network.model.graph.input[0].name: pictures})
     size = float(logits.std())
     values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer if t.name in network.head}
     replace_parameters(network.model.graph, {name: (value / size).astype(np.float32) for name, value in values.items()})
@@ -240,7 +240,7 @@ def with_telling_head(network: Network, pictures: np.ndarray) -> Network:
     so large that float32 leaves them no digits.
     """
     network = with_calm_head(moved_from_symmetry(network), pictures)
-    (logits,) = run_graph(network.model, [BATCH_LOGITS], pictures)
+    (logits,) = run_graph(network.model, [BATCH_LOGITS], {network.model.graph.input[0].name: pictures})
     mean, size = logits.mean(0), max(0.01, float(logits.std(0).mean()))
     values = {t.name: numpy_helper.to_array(t) for t in network.model.graph.initializer if t.name in network.head}
     shifted = {name: value - mean if value.shape == mean.shape else value for name, value in values.items()}

@@ -5,7 +5,7 @@ from conftest import write_pictures
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetl.data.folder import find_split, open_folder, split_stratified
+from edgetl.data.folder import find_split, open_folder, split_stratified, strata
 from edgetl.errors import DataError
 
 
@@ -85,3 +85,25 @@ def test_a_split_is_stratified_complete_and_repeatable(labels: list[int], fracti
 
 def test_another_seed_splits_otherwise() -> None:
     assert split_stratified([0, 1] * 50, 0.2, 0) != split_stratified([0, 1] * 50, 0.2, 1)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 1)] * 3), min_size=1, max_size=50))
+def test_samples_of_several_labels_go_by_their_rarest(rows: list[tuple[int, ...]]) -> None:
+    counts = [sum(row[k] for row in rows) for k in range(3)]
+    for row, stratum in zip(rows, strata("multilabel", rows), strict=True):
+        if any(row):
+            assert row[stratum]
+            assert counts[stratum] == min(counts[k] for k in range(3) if row[k])
+        else:
+            assert stratum == 3
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=300))
+def test_numbers_go_by_bins_of_like_size(values: list[float]) -> None:
+    found = strata("regression", [(value, 0.0) for value in values])
+    sizes = [found.count(stratum) for stratum in set(found)]
+    assert len(sizes) <= 10
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= min(10, len(values))
+    for value, stratum in zip(values, found, strict=True):
+        assert all(other >= value for other, behind in zip(values, found, strict=True) if behind > stratum)

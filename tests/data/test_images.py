@@ -45,6 +45,17 @@ def test_exif_orientation_is_applied() -> None:
     np.testing.assert_array_equal(turned, np.rot90(upright, -1))
 
 
+@pytest.mark.parametrize(("size", "expected"), [((640, 480), (160, 120)), ((200, 150), (200, 150))])
+def test_a_large_jpeg_may_be_decoded_smaller(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    smooth = noise(size=(4, 3)).resize(size)
+    data = encode(smooth, "JPEG", quality=95)
+    pixels = read_rgb(data, at_least=100)
+    assert pixels.shape[1::-1] == expected
+    difference = pixels.astype(float) - np.asarray(smooth.resize(expected))
+    assert np.abs(difference).mean() < 4
+    assert read_rgb(encode(smooth), at_least=100).shape[1::-1] == size  # PNG has no such way
+
+
 def test_a_truncated_picture_says_so() -> None:
     data = encode(noise(size=(64, 64)), "JPEG")
     with pytest.raises(DataError, match="truncated"):

@@ -38,7 +38,7 @@ def tiny(name: str) -> tuple[nn.Module, int]:
 def test_gradients_are_torchs(name: str, tmp_path: Path) -> None:
     module, side = tiny(name)
     image = Preprocessing(side, side, resize_size=side)
-    model, parameters = export(module, image)
+    model, parameters = export(module, image.inputs)
     network = with_random_head(replace_head(model, 5, parameters))
     trainable = policy.trainable_parameters(network, ["all"])
     assert {n for n, _ in module.named_parameters()} == set(trainable)
@@ -47,7 +47,7 @@ def test_gradients_are_torchs(name: str, tmp_path: Path) -> None:
         for key, value in head.items():
             module.get_parameter(key).copy_(torch.from_numpy(value.copy()))
 
-    parts = split.split(network, trainable, image=image)
+    parts = split.split(network, trainable)
     assert parts.backbone is None
     gradients.generate(parts.trainable, trainable, "cross_entropy", Optimizer(), tmp_path)
     pictures, targets = torch.randn(3, 3, side, side), torch.tensor([1, 4, 0])

@@ -39,7 +39,7 @@ MODULES = {
 def test_the_classifier_of_a_module_is_replaced(name: str) -> None:
     torch.manual_seed(0)
     module = MODULES[name]
-    network = replace_head(*_with_classes(export(module, SMALL)))
+    network = replace_head(*_with_classes(export(module, SMALL.inputs)))
     weight, bias = network.head
     last = max(i for i, layer in enumerate(module) if isinstance(layer, nn.Linear | nn.Conv2d))
     assert (weight, bias) == (f"{last}.weight", f"{last}.bias")
@@ -59,7 +59,7 @@ def test_the_classifier_of_a_module_is_replaced(name: str) -> None:
 
 
 def test_a_new_head_knows_nothing_yet() -> None:
-    network = replace_head(*_with_classes(export(MODULES["linear"], SMALL)))
+    network = replace_head(*_with_classes(export(MODULES["linear"], SMALL.inputs)))
     session = runtime.open_session(network.model.SerializeToString())
     (found,) = session.run(None, {network.model.graph.input[0].name: np.ones((2, 3, 8, 8), np.float32)})
     assert found.shape == (2, 3)
@@ -129,7 +129,7 @@ class Forms(nn.Module):
 
 
 def scores_with_old_weights(module: Forms, head: str | None = None) -> tuple[np.ndarray, torch.Tensor, tuple[str, ...]]:
-    model, parameters = export(module, SMALL)
+    model, parameters = export(module, SMALL.inputs)
     network = replace_head(model, 3, parameters, head)
     tensors = {tensor.name: tensor for tensor in network.model.graph.initializer}
     for name in network.head:

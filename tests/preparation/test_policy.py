@@ -36,7 +36,7 @@ class Net(nn.Module):
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    model, parameters = export(Net(), SMALL)
+    model, parameters = export(Net(), SMALL.inputs)
     return replace_head(model, 3, parameters)
 
 
@@ -110,7 +110,7 @@ def test_names_tell_the_block(name: str, expected: str | None) -> None:
 
 
 def test_a_graph_without_names_is_divided_into_layers() -> None:
-    model, parameters = export(Net(), SMALL)
+    model, parameters = export(Net(), SMALL.inputs)
     renamed = {name: f"w{i}" for i, name in enumerate(parameters)}
     for node in model.graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]

@@ -65,7 +65,7 @@ def test_the_head_trains_as_in_torch(source: Path, tmp_path: Path) -> None:
     """The same features, order, loss and AdamW in torch end in the same parameters."""
     prepare(f"{source}:build", out=tmp_path / "art", labels=["a", "b", "c"], preprocessing=SIZE)
     data = write_pictures(tmp_path / "data", {"a": 10, "b": 10, "c": 10})
-    finetune(tmp_path / "art", data, out=tmp_path / "run", epochs=5, batch_size=7, lr=1e-2, val_fraction=0)
+    finetune(tmp_path / "art", data, out=tmp_path / "run", epochs=5, batch_size=7, init="zero", lr=1e-2, val_fraction=0)
 
     from edgetl.data import open_folder
     from edgetl.features import extract_features
@@ -98,7 +98,7 @@ def test_an_onnx_file_and_a_module_give_the_same_parts(source: Path, tmp_path: P
     exec(SOURCE, namespace)
     from edgetl.artifacts import Preprocessing
 
-    model, _ = export(namespace["build"](), Preprocessing(12, 12, resize_size=12))  # type: ignore[operator]
+    model, _ = export(namespace["build"](), Preprocessing(12, 12, resize_size=12).inputs)  # type: ignore[operator]
     onnx.save(model, tmp_path / "net.onnx")
     first = prepare(str(tmp_path / "net.onnx"), out=tmp_path / "a", classes=4)
     prepare(f"{source}:build", out=tmp_path / "b", classes=4, preprocessing=SIZE)

@@ -60,7 +60,7 @@ def test_it_computes_what_keras_computes(build: Any, tmp_path: Path) -> None:
     model = save(build(), tmp_path / "net.keras")
     loaded = load_source(str(tmp_path / "net.keras"), weights=None, model_args={}, overrides={})
     pictures = np.random.default_rng(0).random((3, 3, 16, 16)).astype(np.float32)
-    (found,) = run_graph(loaded.model, [loaded.model.graph.output[0].name], pictures)
+    (found,) = run_graph(loaded.model, [loaded.model.graph.output[0].name], {loaded.inputs[0].name: pictures})
     expected = model(pictures.transpose(0, 2, 3, 1), training=False).detach().numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     # the running statistics are no parameters

@@ -38,7 +38,7 @@ def test_tensorflow_style(style: Callable[..., onnx.ModelProto], opset: int, tmp
     pictures, expected = write(style, tmp_path / "net.onnx", opset)
     prepare(str(tmp_path / "net.onnx"), out=tmp_path / "art", classes=2)
     artifacts = load_artifacts(tmp_path / "art")
-    assert artifacts.manifest.input.shape == (3, SIZE, SIZE)
+    assert artifacts.manifest.inputs[0].shape == (3, SIZE, SIZE)
     session = runtime.open_session(artifacts.file("backbone.onnx"))
     (features,) = session.run(None, {session.get_inputs()[0].name: pictures})
     weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "net.onnx").graph.initializer}

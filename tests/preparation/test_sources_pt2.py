@@ -54,7 +54,7 @@ def test_any_batch_and_the_names_of_the_parameters(build: type, batch: int | str
     assert (loaded.preprocessing.height, loaded.preprocessing.width) == (12, 12)
     assert set(loaded.parameters) == {name for name, _ in module.named_parameters()}
     pictures = torch.randn(5, 3, 12, 12)
-    (found,) = run_graph(loaded.model, [loaded.model.graph.output[0].name], pictures.numpy())
+    (found,) = run_graph(loaded.model, [loaded.model.graph.output[0].name], {loaded.inputs[0].name: pictures.numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(found, module(pictures).numpy(), atol=1e-5)
     last = list(module.state_dict())[-2:]

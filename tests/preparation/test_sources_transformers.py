@@ -59,7 +59,7 @@ def test_each_architecture_under_its_own_names(kind: str, tmp_path: Path) -> Non
     loaded = load_source(f"hf:{tmp_path}", weights=None, model_args={}, overrides={})
     assert (loaded.preprocessing.height, loaded.preprocessing.width) == (32, 32)
     pictures = torch.randn(3, 3, 32, 32)
-    (found,) = run_graph(loaded.model, [loaded.model.graph.output[0].name], pictures.numpy())
+    (found,) = run_graph(loaded.model, [loaded.model.graph.output[0].name], {loaded.inputs[0].name: pictures.numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(found, module(pictures).logits.numpy(), rtol=1e-3, atol=1e-5)
     names = {name for name, _ in module.named_parameters()}

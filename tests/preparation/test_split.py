@@ -32,7 +32,7 @@ class Branches(nn.Module):
 @pytest.fixture(scope="module")
 def network() -> object:
     torch.manual_seed(0)
-    model, parameters = export(Branches(), SMALL)
+    model, parameters = export(Branches(), SMALL.inputs)
     return replace_head(model, 3, parameters)
 
 
@@ -46,7 +46,7 @@ def network() -> object:
     ],
 )
 def test_both_parts_give_what_the_whole_gives(network, trainable: list[str], boundary: list[tuple[int, ...]]) -> None:
-    parts = split(network, trainable, image=SMALL)
+    parts = split(network, trainable)
     assert sorted(spec.shape for spec in parts.features) == sorted(boundary)
     assert (parts.backbone is None) == (boundary == [(3, 8, 8)])
     assert [spec.name for spec in parts.parameters] == trainable
@@ -57,12 +57,12 @@ def test_both_parts_give_what_the_whole_gives(network, trainable: list[str], bou
     graphs = [p.graph for p in (parts.backbone, parts.trainable) if p is not None]
     pictures = np.random.default_rng(1).standard_normal((3, 3, 8, 8)).astype(np.float32)
     found, expected = (
-        runtime.open_session(model.SerializeToString()).run(None, {parts.input.name: pictures})[0]
+        runtime.open_session(model.SerializeToString()).run(None, {parts.inputs[0].name: pictures})[0]
         for model in (make_model(join(graphs, "joined")), network.model)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_frozen_is_counted(network) -> None:
-    parts = split(network, ["head.weight", "head.bias"], image=SMALL)
+    parts = split(network, ["head.weight", "head.bias"])
     assert sum(spec.elements for spec in parts.frozen) == (3 * 4 * 9 + 4) + (4 * 4 * 9 + 4) + (4 * 4 + 4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import onnx
-from onnx import TensorProto
 
 from edgetl.preparation.decompose.builder import Builder, Rule, attribute, operand
 
@@ -120,8 +119,11 @@ def dropout_grad(node: onnx.NodeProto, op: Builder) -> str:
 
 
 def _where_positive(op: Builder, y: str) -> str:
-    # onnxruntime's Where takes some six times as long as Cast and Mul together
-    return op.Cast(op.Greater(y, 0.0), to=TensorProto.FLOAT)
+    """Return 1 where y is positive, else 0: `max(0, min(1, 2¹⁰⁰y))`.
+
+    One pass; onnxruntime takes twice as long for Greater and Cast, and six times for Where.
+    """
+    return op.HardSigmoid(y, alpha=2.0**100, beta=0.0)
 
 
 def _gelu(op: Builder, x: str) -> str:

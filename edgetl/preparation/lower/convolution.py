@@ -10,15 +10,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
-from edgetl.preparation.decompose.builder import Builder, Rule, Unsupported, attribute
+from edgetl.preparation.decompose.builder import Builder, Rule, Unsupported, attribute, operand
 
-WIDEST_BAND = 56 * 56
-"""Elements of the product of an output's row and an input's row, up to which `_by_bands` is faster."""
+MOST_ROWS, FEWEST_TAPS = 14, 5
+"""Rows of a map up to which, and of a kernel from which on, `_by_rows` is faster."""
+
+NARROWEST_TILE, WIDEST_TILE = 12, 32
+"""Elements of an output's row that `_by_bands` multiplies at once."""
 
 LARGEST_COLUMNS = 1 << 20
 """Elements per sample of all that a kernel's taps meet; what is larger is multiplied tap by tap."""
@@ -58,6 +61,15 @@ class Geometry:
     def is_pointwise_dense(self) -> bool:
         """Whether, moreover, every input element is read."""
         return self.is_pointwise and set(self.strides) == {1}
+
+
+def conv(node: onnx.NodeProto, op: Builder) -> str | None:
+    """Conv(X, W, B?) itself, or `_by_rows` where that is faster and W trains: a constant W has a faster layout."""
+    x, w, bias = node.input[0], node.input[1], operand(node, 2)
+    if len(op.shape(w)) != 4 or op.constant(w) is not None or attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+        return None
+    sizes = _geometry(node, op, x, w, node.output[0])
+    return _by_rows(op, x, w, bias, sizes) if _is_flat(sizes) else None
 
 
 def conv_grad(node: onnx.NodeProto, op: Builder) -> list[str]:
@@ -121,6 +133,8 @@ def _flipped_convolution(op: Builder, dy: str, w: str, g: Geometry, after: Seque
     behind = [r - q for r, q in zip(g.reach, after, strict=True)]
     if any(pad < 0 for pad in (*front, *behind)):
         dy = op.Pad(dy, [0, 0, *(min(pad, 0) for pad in front), 0, 0, *(min(pad, 0) for pad in behind)])
+    elif _is_flat(back := replace(g, size=g.out, out=g.size, before=tuple(front), after=tuple(behind))):
+        return _by_rows(op, dy, _flipped(op, w, g), None, back)
     return op.Conv(
         dy,
         _flipped(op, w, g),
@@ -128,6 +142,36 @@ def _flipped_convolution(op: Builder, dy: str, w: str, g: Geometry, after: Seque
         dilations=g.dilations,
         pads=[max(pad, 0) for pad in (*front, *behind)],
     )
+
+
+def _is_flat(g: Geometry) -> bool:
+    """Return whether a convolution is depthwise and dense, of few rows that meet many."""
+    is_depthwise = g.dims == 2 and g.group == g.inputs == g.outputs
+    is_dense = {*g.strides, *g.dilations} == {1}
+    return is_depthwise and is_dense and g.size[0] <= MOST_ROWS and g.kernel[0] >= FEWEST_TAPS
+
+
+def _by_rows(op: Builder, x: str, w: str, bias: str | None, g: Geometry) -> str:
+    """Depthwise: convolve along the last axis alone; the rows become channels.
+
+    Y's row y meets X's row `y + i - p` with the kernel's row i: `W'[c, y, h, j] = W[c, i, j]` where
+    `h = y + i - p`, else 0. Of W' most is zeros, but the runtime copies X only once for each column
+    of the kernel, not for each tap.
+    """
+    (height, _), (rows, columns), out = g.size, g.kernel, g.out[0]
+    band = np.zeros((rows, out, height), np.float32)
+    for i, row in itertools.product(range(rows), range(out)):
+        met = row + i - g.before[0]
+        if 0 <= met < height:
+            band[i, row, met] = 1
+    turned = op.Transpose(op.Reshape(w, [g.group, rows, columns]), perm=[0, 2, 1])
+    spread = op.MatMul(turned, band.reshape(rows, -1))
+    kernel = op.Reshape(op.Transpose(spread, perm=[0, 2, 1]), [g.group * out, height, columns])
+    if bias:
+        bias = op.Reshape(op.Expand(op.Reshape(bias, [-1, 1]), [1, out]), [-1])
+    flat = op.Reshape(x, [0, g.group * height, g.size[1]])
+    y = op.Conv(flat, kernel, bias, group=g.group, pads=[g.before[1], g.after[1]])
+    return op.Reshape(y, [0, g.group, *g.out])
 
 
 def _flipped(op: Builder, w: str, g: Geometry) -> str:
@@ -138,7 +182,8 @@ def _flipped(op: Builder, w: str, g: Geometry) -> str:
         w = op.Transpose(op.Reshape(w, [g.group, outputs, inputs, taps]), perm=[0, 2, 1, 3])
     w = op.Reshape(w, [g.inputs, outputs, taps])
     if taps > 1:
-        w = op.Gather(w, np.arange(taps)[::-1].astype(np.int64), axis=2)
+        # exact, and four times as fast as Gather, which copies each element on its own
+        w = op.MatMul(w, np.eye(taps, dtype=np.float32)[::-1])
     return op.Reshape(w, [g.inputs, outputs, *g.kernel])
 
 
@@ -161,7 +206,10 @@ def _weight_gradient(op: Builder, dy: str, x: str, g: Geometry) -> str:
     """
     taps = math.prod(g.kernel)
     if g.dims == 2 and g.group == g.inputs == g.outputs:
-        return _by_bands(op, dy, x, g) if g.out[1] * g.size[1] <= WIDEST_BAND else _by_exchange(op, dy, x, g)
+        width = next((n for n in range(WIDEST_TILE, NARROWEST_TILE - 1, -1) if g.out[1] % n == 0), None)
+        if g.out[1] <= WIDEST_TILE:
+            width = g.out[1]
+        return _by_exchange(op, dy, x, g) if width is None else _by_bands(op, dy, x, g, width)
     if g.dims == 2 and taps > 9 and set(g.strides) != {1}:
         return _by_exchange(op, dy, x, g)
     return _by_taps(op, dy, x, g)
@@ -209,29 +257,40 @@ def _met(g: Geometry, tap: tuple[int, ...]) -> tuple[list[int], list[int]]:
     return starts, [start + s * (n - 1) + 1 for start, s, n in zip(starts, g.strides, g.out, strict=True)]
 
 
-def _by_bands(op: Builder, dy: str, x: str, g: Geometry) -> str:
-    """Depthwise: multiply whole rows, and pick from each product of columns those that meet.
+def _by_bands(op: Builder, dy: str, x: str, g: Geometry, width: int) -> str:
+    """Depthwise: multiply whole rows, or tiles of them, and pick from each product of columns those that meet.
 
-    For the kernel's row i, `P = Σ dY[n, c, y, :]ᵀ X[n, c, s·y + d·i - p, :]` over samples and rows is
-    `[C, out, size]`; its elements `[a, s·a + d·j - p]` add up to `dW[c, i, j]`. Most of P is wasted, but
-    matrix products are much faster than copies of X for each tap.
+    dY's rows are cut into tiles of `width` elements, X's into tiles of the elements that these meet,
+    which overlap. For the kernel's row i, `P = Σ dY[n, c, y, tile]ᵀ X[n, c, s·y + d·i - p, tile]` over
+    samples, rows and tiles is `[C, width, met]`; its elements `[a, s·a + d·j]` add up to `dW[c, i, j]`.
+    Most of P is wasted, but matrix products are much faster than copies of X for each tap.
     """
-    (_, width), (height, out), (rows, columns) = g.size, g.out, g.kernel
-    band = np.zeros((out, width, columns), np.float32)
-    for a, j in itertools.product(range(out), range(columns)):
-        met = g.strides[1] * a + g.dilations[1] * j - g.before[1]
-        if 0 <= met < width:
-            band[a, met, j] = 1
-    x = _channels_first(op, x, g)
-    if g.before[0] or g.after[0]:
-        x = op.Pad(x, [0, 0, g.before[0], 0, 0, 0, g.after[0], 0])
-    left = op.Transpose(op.Reshape(_channels_first(op, dy, g), [g.group, -1, out]), perm=[0, 2, 1])
+    (height, out), (rows, columns), (stride, reach) = g.out, g.kernel, (g.strides[1], g.reach[1])
+    tiles = out // width
+    # a whole row needs no zeros beside it: the band leaves out what would meet them
+    left, right = (g.before[1], g.after[1]) if tiles > 1 else (0, 0)
+    met = stride * (width - 1) + reach + 1 if tiles > 1 else g.size[1]
+    band = np.zeros((width, met, columns), np.float32)
+    for a, j in itertools.product(range(width), range(columns)):
+        position = stride * a + g.dilations[1] * j - (g.before[1] - left)
+        if 0 <= position < met:
+            band[a, position, j] = 1
+    if any((g.before[0], g.after[0], left, right)):
+        x = op.Pad(x, [0, 0, g.before[0], left, 0, 0, g.after[0], right])
+    if tiles > 1:
+        starts = [tile * width * stride for tile in range(tiles)]
+        x = op.Concat(*(op.Unsqueeze(op.Slice(x, [n], [n + met], [3]), [2]) for n in starts), axis=2)
+    else:
+        x = op.Unsqueeze(x, [2])
+    x = op.Transpose(x, perm=[1, 0, 2, 3, 4])
+    tiled = op.Transpose(op.Reshape(dy, [0, 0, height, tiles, width]), perm=[1, 0, 3, 2, 4])
+    turned = op.Transpose(op.Reshape(tiled, [g.group, -1, width]), perm=[0, 2, 1])
     found = []
     for i in range(rows):
         start = g.dilations[0] * i
-        met_rows = op.Slice(x, [start], [start + g.strides[0] * (height - 1) + 1], [2], [g.strides[0]])
-        product = op.MatMul(left, op.Reshape(met_rows, [g.group, -1, width]))
-        picked = op.MatMul(op.Reshape(product, [g.group, out * width]), band.reshape(-1, columns))
+        met_rows = op.Slice(x, [start], [start + g.strides[0] * (height - 1) + 1], [3], [g.strides[0]])
+        product = op.MatMul(turned, op.Reshape(met_rows, [g.group, -1, met]))
+        picked = op.MatMul(op.Reshape(product, [g.group, width * met]), band.reshape(-1, columns))
         found.append(op.Reshape(picked, [g.group, 1, 1, columns]))
     return found[0] if rows == 1 else op.Concat(*found, axis=2)
 

@@ -1,4 +1,4 @@
-"""Standard operators that onnxruntime-training writes in more steps than it takes."""
+"""Standard operators that onnxruntime-training writes in more steps than it takes, or that run faster otherwise."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import numpy as np
 import onnx
 
 from edgetl.preparation.decompose.builder import Builder, Rule
+from edgetl.preparation.lower import convolution
 
 
 def and_(node: onnx.NodeProto, op: Builder) -> str | None:
-    """Clip's mask `low ≤ x ≤ high` as `x = clip(x, low, high)`: one comparison, not three."""
+    """Clip's mask `low ≤ x ≤ high` as `low < clip(x) < high`.
+
+    Read from the output, x need not be kept for it, and the runtime can clip within the convolution
+    that makes x. At the bounds themselves the gradient is 0, as that of torch's relu6, hardsigmoid and
+    hardswish is, where onnxruntime-training's is 1.
+    """
     sides = [op.producers.get(name) for name in node.input]
     by_type = {side.op_type: side for side in sides if side is not None}
     low, high = by_type.get("GreaterOrEqual"), by_type.get("LessOrEqual")
@@ -18,8 +24,19 @@ def and_(node: onnx.NodeProto, op: Builder) -> str | None:
     clipped = [low.input[0], low.input[1], high.input[1]]
     for clip in op.producers.values():
         if clip.op_type == "Clip" and list(clip.input) == clipped:
-            return op.Equal(low.input[0], clip.output[0])
+            y: str = clip.output[0]
+            return op.And(op.Greater(y, low.input[1]), op.Less(y, high.input[1]))
     return None
+
+
+def clip(node: onnx.NodeProto, op: Builder) -> str | None:
+    """`clip(αx + β, 0, 1)`, what `decompose` makes of HardSigmoid and HardSwish, as the one operator it was."""
+    scaled, shift = _and_constant(op, node.input[0], "Add")
+    x, slope = _and_constant(op, scaled, "Mul")
+    bounds = [op.constant(name) if name else None for name in node.input[1:]]
+    if x is None or slope is None or shift is None or bounds != [0, 1]:
+        return None
+    return op.HardSigmoid(x, alpha=slope, beta=shift)
 
 
 def reshape(node: onnx.NodeProto, op: Builder) -> str | None:
@@ -32,4 +49,13 @@ def reshape(node: onnx.NodeProto, op: Builder) -> str | None:
     return op.Reshape(x, np.array([n if isinstance(n, int) else -1 for n in size], np.int64))
 
 
-RULES: dict[str, Rule] = {"And": and_, "Reshape": reshape}
+def _and_constant(op: Builder, name: str | None, op_type: str) -> tuple[str | None, float | None]:
+    """Return what a node of a type and a constant scalar make `name` of, and the scalar."""
+    node = op.producers.get(name or "")
+    if node is None or node.op_type != op_type:
+        return None, None
+    value = op.constant(node.input[1])
+    return (node.input[0], float(value)) if value is not None and value.ndim == 0 else (None, None)
+
+
+RULES: dict[str, Rule] = {"And": and_, "Clip": clip, "Conv": convolution.conv, "Reshape": reshape}

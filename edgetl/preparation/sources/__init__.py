@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.artifacts import Preprocessing, Source
+from edgetl.artifacts import Preprocessing, Source, TensorSpec, TextPreprocessing
 from edgetl.errors import ModelError
 from edgetl.storage import sha256_file
 
@@ -23,22 +23,49 @@ _FUNCTION = "factory"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A pretrained classifier as a graph `[batch, C, H, W]` float32 → scores, and how pictures enter it.
+    """A pretrained classifier as a graph → scores, and how samples enter it.
 
     Attributes:
+        model: its inputs are those of a batch of samples, `[batch, C, H, W]` float32 for pictures.
         parameters: the names of the initializers that could train, in the source's order.
+        modality: as in `edgetl.artifacts.Manifest`.
+        preprocessing: of pictures; None for other modalities.
+        text, tokenizer: of texts, and the content of `tokenizer.json`; None and empty for others.
     """
 
     model: onnx.ModelProto
     parameters: tuple[str, ...]
-    preprocessing: Preprocessing
     source: Source
+    modality: str = "image"
+    preprocessing: Preprocessing | None = None
+    text: TextPreprocessing | None = None
+    tokenizer: str = ""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the network takes for one sample."""
+        from edgetl.preparation.graph import graph_inputs
+
+        return graph_inputs(self.model.graph)
 
 
 def load_source(
-    spec: str, *, weights: str | Path | None, model_args: Mapping[str, Any], overrides: Mapping[str, Any]
+    spec: str,
+    *,
+    weights: str | Path | None,
+    model_args: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    modality: str = "image",
+    inputs: Sequence[TensorSpec] = (),
+    max_length: int | None = None,
+    dynamic_length: bool = False,
 ) -> LoadedModel:
     """Load the model that `spec` names; see `edgetl.prepare` for the forms.
+
+    Args:
+        inputs: what the network takes for one sample, in order, where that is no picture; of Python
+            functions and ONNX files only. The graph's inputs keep names of their own.
+        max_length, dynamic_length: of texts, see `edgetl.prepare`.
 
     Raises:
         ModelError: it cannot be found, loaded or exported.
@@ -52,6 +79,18 @@ def load_source(
     )
     prefix, colon, name = spec.partition(":")
     file = Path(spec)
+    # spectrograms are pictures to the networks that timm and torchvision have
+    takes_pictures = prefix in _LIBRARIES and not (modality == "audio" and prefix != "hf")
+    if inputs and (takes_pictures or file.suffix in {".pt2", ".keras"}):
+        raise ModelError(f"{spec} takes pictures: give FILE.py:callable or MODEL.onnx for inputs of another shape")
+    if modality == "text":
+        if prefix != "hf" or overrides.keys() - {k for k, v in overrides.items() if v is None}:
+            raise ModelError(f"{spec} as a text model: give hf:ID_OR_DIR, and no options for pictures")
+        text_model = _implementation("text_model")
+        model, parameters, text, tokenizer = text_model.load(
+            name, weights, model_args, max_length=max_length, dynamic_length=dynamic_length
+        )
+        return LoadedModel(model, parameters, source, modality, text=text, tokenizer=tokenizer)
     if colon and prefix in _LIBRARIES:
         module, own = _implementation(_LIBRARIES[prefix]).load(name, weights, model_args)
     elif file.suffix in _FILES:
@@ -59,8 +98,12 @@ def load_source(
             raise ModelError(f"--weights and --model-arg do not go with {spec}, which holds its own weights")
         if not file.is_file():
             raise ModelError(f"{spec} does not exist")
+        source = replace(source, weights_sha256=sha256_file(file))
+        if inputs:
+            model, parameters = _implementation(_FILES[file.suffix]).load_with_inputs(file, inputs)
+            return LoadedModel(model, parameters, source, modality)
         model, parameters, own = _implementation(_FILES[file.suffix]).load(file, overrides)
-        return LoadedModel(model, parameters, own, replace(source, weights_sha256=sha256_file(file)))
+        return LoadedModel(model, parameters, source, modality, own)
     elif colon:
         module, own = _implementation(_FUNCTION).load(spec, weights, model_args)
     else:
@@ -71,9 +114,22 @@ def load_source(
     from edgetl.preparation.sources.export import export
     from edgetl.preparation.sources.overrides import apply_overrides
 
+    if inputs:
+        model, parameters = export(module, inputs)
+        return LoadedModel(model, parameters, source, modality)
     own = apply_overrides(own, overrides)
-    model, parameters = export(module, own)
-    return LoadedModel(model, parameters, own, source)
+    model, parameters = export(module, own.inputs)
+    return LoadedModel(model, parameters, source, modality, own)
+
+
+def modality_of(spec: str) -> str:
+    """Return what the model that `spec` names takes: `text`, if Transformers' record of it says so, or `image`.
+
+    Raises:
+        ModelError: the record cannot be had.
+    """
+    prefix, _, name = spec.partition(":")
+    return "text" if prefix == "hf" and _implementation("text_model").is_text_model(name) else "image"
 
 
 def _implementation(name: str) -> Any:

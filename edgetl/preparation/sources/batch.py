@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from edgetl import runtime
-from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
+from edgetl.preparation.graph import graph_inputs
+from edgetl.preparation.run import draw
 from edgetl.preparation.sources.quiet import first_line
 
 if TYPE_CHECKING:
@@ -69,25 +70,30 @@ def _axis(node: NodeProto) -> int:
 def check_batch(
     what: str,
     model: onnx.ModelProto,
-    own: Preprocessing,
     copies: int,
-    reference: Callable[[NDArray[np.float32]], NDArray[Any]],
+    reference: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]],
 ) -> None:
-    """Compare the graph on a batch of pictures with the original on each of them, repeated `copies` times.
+    """Compare the graph on a batch of samples with the original on each of them, repeated `copies` times.
+
+    Args:
+        reference: from inputs, by the graph's names, to scores.
 
     Raises:
         ModelError: either does not run, or they differ.
     """
-    pictures = np.random.default_rng(0).standard_normal((2, own.channels, own.height, own.width)).astype(np.float32)
+    samples = draw(graph_inputs(model.graph), 2)
     try:
-        scores = [reference(np.repeat(picture, copies, axis=0)) for picture in np.split(pictures, len(pictures))]
+        scores = [
+            reference({name: np.repeat(array[i : i + 1], copies, axis=0) for name, array in samples.items()})
+            for i in range(2)
+        ]
         session = runtime.open_session(model.SerializeToString(), threads=runtime.available_cores())
-        found = session.run(None, {model.graph.input[0].name: pictures})[0]
+        found = session.run(None, samples)[0]
     except ModelError:
         raise
     except Exception as error:  # onnxruntime raises bare classes of its own
         raise ModelError(
-            f"{what} does not run on a batch of pictures, export it with a dynamic batch: {first_line(error)}"
+            f"{what} does not run on a batch of samples, export it with a dynamic batch: {first_line(error)}"
         ) from None
     expected = np.concatenate([score[: len(score) // copies] for score in scores])
     scale = float(np.abs(expected).max())

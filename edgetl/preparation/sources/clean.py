@@ -9,11 +9,12 @@ from onnx import defs, inliner, shape_inference, version_converter
 
 from edgetl import defaults
 from edgetl.artifacts import BATCH_LOGITS
-from edgetl.deployed import IMAGE, LOGITS, PROBABILITIES
+from edgetl.data.decode import ARRAY, AUDIO, IMAGE
+from edgetl.deployed import LOGITS, PROBABILITIES, VALUES
 from edgetl.errors import ModelError
 from edgetl.graphs import prune, strip
 
-_RESERVED = {IMAGE, LOGITS, PROBABILITIES, BATCH_LOGITS, "labels"}
+_RESERVED = {IMAGE, AUDIO, ARRAY, LOGITS, PROBABILITIES, VALUES, BATCH_LOGITS, "labels"}
 
 
 def clean(model: onnx.ModelProto, *, outputs: Sequence[str] = ()) -> onnx.ModelProto:
@@ -49,9 +50,10 @@ def clean(model: onnx.ModelProto, *, outputs: Sequence[str] = ()) -> onnx.ModelP
     _constants_to_initializers(graph)
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in initializers]  # IR 3 lists weights as inputs
-    if len(inputs) != 1:
-        raise ModelError(f"the model has {len(inputs)} inputs; a picture classifier has one")
-    inputs[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    for value in inputs:
+        if not value.type.tensor_type.shape.dim:
+            raise ModelError(f"the model's input {value.name!r} has no batch axis: export the model with one")
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del graph.input[:]
     graph.input.extend(inputs)
     _rename(graph, {name: f"{name}_" for name in _RESERVED})

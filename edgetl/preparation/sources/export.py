@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,24 @@ import torch
 from torch import nn
 
 from edgetl import defaults, runtime
-from edgetl.artifacts import Preprocessing
+from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError
+from edgetl.preparation.run import draw
 from edgetl.preparation.simplify import fix_shapes, simplify
 from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.quiet import first_line, quiet
 
 
-def export(module: nn.Module, preprocessing: Preprocessing) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+def export(module: nn.Module, inputs: Sequence[TensorSpec]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Export in evaluation mode with a dynamic batch, and check the graph against the module.
 
     The exporter's own optimizer would fold batch normalisation into convolutions and rename
     transposed weights; without it every parameter keeps its name and can be trained, and `simplify`
     does the rest.
+
+    Args:
+        inputs: what the module takes for one sample, in the order of its arguments; the graph's inputs
+            have the arguments' names. A size of -1 becomes the axis `length`.
 
     Returns:
         The graph, and the names of the module's parameters in it, in the module's order.
@@ -31,26 +37,32 @@ def export(module: nn.Module, preprocessing: Preprocessing) -> tuple[onnx.ModelP
         ModelError: the exporter fails, or the graph computes something else.
     """
     module.eval()
-    shape = (preprocessing.channels, preprocessing.height, preprocessing.width)
-    example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    examples = tuple(torch.from_numpy(array) for array in draw(inputs, 2, length=9).values())
     try:
         with torch.no_grad():
-            expected = module(example)
+            expected = module(*examples)
     except Exception as error:
-        raise ModelError(
-            f"the network does not take pictures of {shape[0]}×{shape[1]}×{shape[2]} (set --size): {first_line(error)}"
-        ) from None
-    model = export_program(module, example, {0: torch.export.Dim("batch", min=1)})
+        taken = ", ".join("×".join(map(str, spec.shape)) for spec in inputs)
+        raise ModelError(f"the network does not take samples of {taken} (set --size): {first_line(error)}") from None
+    model = export_program(module, examples, [_varying(spec) for spec in inputs])
     present = {tensor.name for tensor in model.graph.initializer}
     parameters = tuple(name for name, _ in module.named_parameters() if name in present)
     stored = {name for name, _ in module.named_buffers()}
-    model = fix_shapes(clean(simplify(clean(model), {*parameters, *stored})), shape)
-    _check(model, example, expected)
+    model = fix_shapes(clean(simplify(clean(model), {*parameters, *stored})))
+    _check(model, examples, expected)
     left = {tensor.name for tensor in model.graph.initializer}
     return model, tuple(name for name in parameters if name in left)
 
 
-def export_program(program: Any, example: torch.Tensor, dynamic: dict[int, Any] | None) -> onnx.ModelProto:
+def _varying(spec: TensorSpec) -> dict[int, Any]:
+    length = torch.export.Dim("length", min=2)
+    lengths = {axis: length for axis, size in enumerate(spec.shape, start=1) if size == -1}
+    return {0: torch.export.Dim("batch", min=1), **lengths}
+
+
+def export_program(
+    program: Any, examples: tuple[torch.Tensor, ...], dynamic: Sequence[Mapping[int, Any]] | None
+) -> onnx.ModelProto:
     """Run torch's dynamo exporter on a module or an exported program, without its optimizer, and quietly.
 
     Raises:
@@ -60,9 +72,9 @@ def export_program(program: Any, example: torch.Tensor, dynamic: dict[int, Any] 
         with quiet(), torch.no_grad():
             exported = torch.onnx.export(
                 program,
-                (example,),
+                examples,
                 dynamo=True,
-                dynamic_shapes=(dynamic,) if dynamic else None,
+                dynamic_shapes=tuple(map(dict, dynamic)) if dynamic else None,
                 opset_version=defaults.OPSET,
                 optimize=False,
                 verbose=False,
@@ -73,12 +85,13 @@ def export_program(program: Any, example: torch.Tensor, dynamic: dict[int, Any] 
     return exported.model_proto
 
 
-def _check(model: onnx.ModelProto, example: torch.Tensor, expected: object) -> None:
+def _check(model: onnx.ModelProto, examples: Sequence[torch.Tensor], expected: object) -> None:
     references = expected if isinstance(expected, tuple | list) else (expected,)
     if not all(isinstance(reference, torch.Tensor) for reference in references):
         raise ModelError(f"the network returns a {type(expected).__name__}, not a tensor of scores")
     session = runtime.open_session(model.SerializeToString(), threads=runtime.available_cores(), optimize=False)
-    outputs = session.run(None, {model.graph.input[0].name: example.numpy()})
+    names = [value.name for value in model.graph.input]
+    outputs = session.run(None, {name: item.numpy() for name, item in zip(names, examples, strict=True)})
     for found, reference in zip(outputs, (reference.numpy() for reference in references), strict=True):
         scale = max(1.0, float(np.abs(reference).max()))
         if found.shape != reference.shape or not np.allclose(found, reference, rtol=1e-3, atol=1e-3 * scale):

@@ -57,10 +57,10 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
     own = Preprocessing(channels=count, resize="squash", mean=(mean,) * count, std=(std,) * count)
     own = of_file(str(file), count, height or 0, width or 0, overrides, own)
     network = _Network(keras, model, last)
-    exported, parameters = export(network, own)
+    exported, parameters = export(network, own.inputs)
     graph = fold_views(exported, {*network.trainable, *network.frozen})
     graph = clean(simplify(simplify_layout(graph), parameters))  # running statistics become constants
-    check_batch(str(file), graph, own, 1, network.scores)
+    check_batch(str(file), graph, 1, lambda feeds: network.scores(*feeds.values()))
     left = {tensor.name for tensor in graph.graph.initializer}
     return graph, tuple(name for name in parameters if name in left), own
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgetl import runtime
-from edgetl.artifacts import Preprocessing
+from edgetl.artifacts import Preprocessing, TensorSpec
 from edgetl.errors import ModelError
-from edgetl.preparation.graph import GraphIndex
+from edgetl.graphs import node_inputs
+from edgetl.preparation.graph import GraphIndex, graph_inputs
 from edgetl.preparation.simplify import simplify
 from edgetl.preparation.sources.batch import check_batch, free_batch
 from edgetl.preparation.sources.clean import clean
@@ -22,7 +23,6 @@ from edgetl.preparation.sources.overrides import of_file
 from edgetl.preparation.sources.quiet import first_line
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 _ELEMENTWISE = {"Add", "Mul"}
@@ -50,13 +50,11 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
     Raises:
         ModelError: the file is not such a model.
     """
-    try:
-        original = onnx.load(file)  # onnx itself refuses external data outside of the file's directory
-        onnx.checker.check_model(original)
-    except Exception as error:  # protobuf, checker and external-data errors share no base
-        raise ModelError(f"{file} is not a valid ONNX model: {first_line(error)}") from None
+    original = _read(file)
     model = clean(original)
-    batch, dims = _input_dims(original), _input_dims(model)
+    if len(model.graph.input) != 1:
+        raise ModelError(f"{file} has {len(model.graph.input)} inputs; a picture classifier has one")
+    dims = _dims(model.graph.input[0])
     last = len(dims) == 4 and dims[1] not in (1, 3) and dims[3] in (1, 3)
     channels, height, width = (dims[3], *dims[1:3]) if last else (*dims[1:4], 0, 0, 0)[:3]
     kind = model.graph.input[0].type.tensor_type.elem_type
@@ -67,19 +65,59 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
         )
     own = of_file(str(file), channels, height, width, overrides)
     _channels_first(model.graph, own, last)
+    return *_finished(file, original, model, last), own
+
+
+def load_with_inputs(file: Path, inputs: Sequence[TensorSpec]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Read an ONNX classifier that takes these inputs, in this order, whatever the file calls them.
+
+    Raises:
+        ModelError: the file is not such a model.
+    """
+    original = _read(file)
+    model = clean(original)
+    found = graph_inputs(model.graph)
+    if len(found) != len(inputs) or not all(map(_fits, found, inputs)):
+        listed = ["; ".join(f"{spec.dtype} {list(spec.shape)}" for spec in specs) for specs in (found, inputs)]
+        raise ModelError(f"{file} takes, for one sample, {listed[0]} (-1 is any size), not {listed[1]}")
+    for value, spec in zip(model.graph.input, inputs, strict=True):
+        shape: list[str | int | None] = ["batch", *spec.shape]
+        value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, shape))
+    return _finished(file, original, model, last=False)
+
+
+def _read(file: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(file)  # onnx itself refuses external data outside of the file's directory
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf, checker and external-data errors share no base
+        raise ModelError(f"{file} is not a valid ONNX model: {first_line(error)}") from None
+    return model
+
+
+def _finished(
+    file: Path, original: onnx.ModelProto, model: onnx.ModelProto, last: bool
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Fold constants, free the batch, and compare with the original; `last` if that has channels last."""
+    weights = {tensor.name for tensor in original.graph.initializer}
+    batch = next(_dims(value)[0] for value in original.graph.input if value.name not in weights) or 1
     parameters = find_parameters(model.graph)
     model = simplify_layout(simplify(model, parameters))
-    free_batch(model.graph, batch[0] or 1)
+    free_batch(model.graph, batch)
     model = clean(model)
-    check_batch(str(file), model, own, batch[0] or 1, _original(file, model, last))
+    check_batch(str(file), model, batch, _original(file, model, last))
     left = {item.name for item in model.graph.initializer}
-    return model, tuple(name for name in parameters if name in left), own
+    return model, tuple(name for name in parameters if name in left)
 
 
-def _input_dims(model: onnx.ModelProto) -> list[int]:
-    """Return the shape of the model's input, with 0 for what is not fixed."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    value = next(value for value in model.graph.input if value.name not in weights)
+def _fits(found: TensorSpec, wanted: TensorSpec) -> bool:
+    if found.dtype != wanted.dtype or len(found.shape) != len(wanted.shape):
+        return False
+    return all(size in (-1, 0, other) for size, other in zip(found.shape, wanted.shape, strict=True))
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int]:
+    """Return an input's shape, with 0 for what is not fixed."""
     return [d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim]
 
 
@@ -94,16 +132,17 @@ def _channels_first(graph: onnx.GraphProto, own: Preprocessing, last: bool) -> N
     graph.input[0].CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
 
-def _original(file: Path, model: onnx.ModelProto, last: bool) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
+def _original(file: Path, model: onnx.ModelProto, last: bool) -> Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]:
     """Return the file as a function; the cleaned model where this onnxruntime does not read the file's version."""
     try:
         session = runtime.open_session(file)
     except Exception:  # onnxruntime raises bare classes of its own
         session, last = runtime.open_session(model.SerializeToString()), False
-    name = session.get_inputs()[0].name
+    names = [value.name for value in session.get_inputs()]
 
-    def run(pictures: NDArray[np.float32]) -> NDArray[Any]:
-        scores: NDArray[Any] = session.run(None, {name: pictures.transpose(0, 2, 3, 1) if last else pictures})[0]
+    def run(feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        arrays = [array.transpose(0, 2, 3, 1) if last else array for array in feeds.values()]
+        scores: NDArray[Any] = session.run(None, dict(zip(names, arrays, strict=True)))[0]
         return scores
 
     return run
@@ -114,13 +153,19 @@ def find_parameters(graph: onnx.GraphProto) -> tuple[str, ...]:
 
     Those are: weights and biases of layers, scales and biases of normalisations, slopes, and any
     other tensor of more than one element that meets the data in Add or Mul (biases written as Add,
-    layer scales, position embeddings).
+    layer scales, position embeddings), and tables in which the data look up rows.
     """
     index = GraphIndex(graph)
+    from_input = {value.name for value in graph.input}
     found: dict[str, None] = {}
     for node in graph.node:
+        if from_input.intersection(node_inputs(node)):
+            from_input.update(node.output)
         least = 2 if node.op_type in _ELEMENTWISE else 1
-        for i in _WEIGHT_OPERANDS.get(node.op_type, ()):
+        operands = _WEIGHT_OPERANDS.get(node.op_type, ())
+        if node.op_type == "Gather" and node.input[1] in from_input:
+            operands = (0,)
+        for i in operands:
             tensor = index.constant(node.input[i]) if i < len(node.input) else None
             if tensor is not None and tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= least:
                 found[tensor.name] = None

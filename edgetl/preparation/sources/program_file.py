@@ -19,7 +19,6 @@ from edgetl.preparation.sources.overrides import of_file
 from edgetl.preparation.sources.program_archive import read_program
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -40,7 +39,7 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
     own = of_file(str(file), channels, height, width, overrides)
     copies = batch or 2
     example = torch.zeros(copies, own.channels, own.height, own.width)
-    model = clean(export_program(program, example, None))
+    model = clean(export_program(program, (example,), None))
     present = {tensor.name for tensor in model.graph.initializer}
     parameters = tuple(name for name, _ in program.named_parameters() if name in present)
     model = simplify(model, present & program.state_dict.keys())
@@ -49,15 +48,15 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
     model = clean(model)
     network = program.module()
 
-    def reference(pictures: NDArray[np.float32]) -> NDArray[Any]:
+    def reference(feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         with torch.no_grad():
-            scores = network(torch.from_numpy(pictures))
+            scores = network(*map(torch.from_numpy, feeds.values()))
         if not isinstance(scores, torch.Tensor):
             raise ModelError(f"{file} returns a {type(scores).__name__}, not a tensor of scores")
         result: NDArray[Any] = scores.numpy()
         return result
 
-    check_batch(str(file), model, own, copies, reference)
+    check_batch(str(file), model, copies, reference)
     left = {tensor.name for tensor in model.graph.initializer}
     return model, tuple(name for name in parameters if name in left), own
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,32 +30,70 @@ def load(name: str, weights: str | Path | None, model_args: Mapping[str, Any]) -
     Raises:
         ModelError: Transformers is not installed, or the model cannot be had.
     """
+    transformers = import_transformers()
+    with loading(name):
+        processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **source_of(name))
+        config = transformers.AutoConfig.from_pretrained(name, **source_of(name), **model_args)
+    automatic = transformers.AutoModelForImageClassification
+    module = pretrained(automatic, name, config, weights, replaced=("classifier",))
+    return _returning_scores(module), preprocessing_of(processor)
+
+
+def import_transformers() -> Any:
+    """Import the library.
+
+    Raises:
+        ModelError: it is not installed.
+    """
     try:
-        transformers: Any = import_module("transformers")
+        return import_module("transformers")
     except ImportError as error:
         raise ModelError(f"transformers is not installed ({error}): pip install 'edgetl[zoo]'") from None
-    where: dict[str, Any] = {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
-    state = read_weights(weights) if weights is not None else None
+
+
+def source_of(name: str) -> dict[str, Any]:
+    """Return how the library is to look for files of a model: a directory needs no network, and code is never run."""
+    return {"trust_remote_code": False, "local_files_only": Path(name).is_dir()}
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Keep the library quiet, and make whatever it raises one sentence."""
     try:
         with quiet():
-            processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **where)
-            config = transformers.AutoConfig.from_pretrained(name, **where, **model_args)
-            options = {"config": config, "use_safetensors": True, "output_loading_info": True, "dtype": "float32"}
-            options["ignore_mismatched_sizes"] = True  # reported below
-            automatic = transformers.AutoModelForImageClassification
-            if state is None:
-                module, report = automatic.from_pretrained(name, **where, **options)
-            else:
-                architecture = type(automatic.from_config(config, trust_remote_code=False))
-                module, report = architecture.from_pretrained(None, state_dict=state, **options)
+            yield
     except Exception as error:  # OSError for what is not there, and many others for what does not fit
         raise ModelError(f"hf:{name} cannot be loaded: {first_line(error)}") from None
+
+
+def pretrained(
+    automatic: Any, name: str, config: Any, weights: str | Path | None, *, replaced: Sequence[str]
+) -> nn.Module:
+    """Return the network with its weights, or those of a file.
+
+    Args:
+        automatic: the class of the library that knows the architectures.
+        replaced: parts of the network that need no weights, by a part of their names.
+
+    Raises:
+        ModelError: weights cannot be had, or do not fit.
+    """
+    state = read_weights(weights) if weights is not None else None
+    options = {"config": config, "use_safetensors": True, "output_loading_info": True, "dtype": "float32"}
+    options["ignore_mismatched_sizes"] = True  # reported below
+    with loading(name):
+        if state is None:
+            module, report = automatic.from_pretrained(name, **source_of(name), **options)
+        else:
+            architecture = type(automatic.from_config(config, trust_remote_code=False))
+            module, report = architecture.from_pretrained(None, state_dict=state, **options)
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    if lacking := [key for key in lacking if "classifier" not in key]:  # a new one takes its place
+    if lacking := [key for key in lacking if not any(part in key for part in replaced)]:
         raise ModelError(
             f"the weights of hf:{name} do not fit the network: {', '.join(sorted(lacking)[:3])} is not there"
         )
-    return _returning_scores(module), preprocessing_of(processor)
+    network: nn.Module = module
+    return network
 
 
 def _returning_scores(module: nn.Module) -> nn.Module:

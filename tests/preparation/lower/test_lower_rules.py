@@ -359,6 +359,45 @@ def test_every_rule_has_a_case() -> None:
     assert {case.op for case in CASES} == set(RULES)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("kernel", "pads"), [((5, 5), (2, 2, 2, 2)), ((7, 3), (3, 1, 3, 1)), ((5, 4), (0, 1, 1, 2))])
+def test_flat_depthwise_convolutions(kernel: tuple[int, int], pads: Sequence[int], bias: bool) -> None:
+    inputs = {"x": f(2, 6, 9, 11), "w": f(6, 1, *kernel), **({"b": f(6)} if bias else {})}
+    model = Case("Conv", inputs, {"group": 6, "pads": pads}, domain="").model()
+    (expected,) = runtime.open_session(model.SerializeToString()).run(None, inputs)
+    lowered = lower_operators(model)
+    assert "Transpose" in {node.op_type for node in lowered.graph.node}
+    (found,) = runtime.open_session(lowered.SerializeToString()).run(None, inputs)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_hard_sigmoid_is_one_operator_and_its_mask_reads_the_output() -> None:
+    low, high, third, half = (np.array(value, np.float32) for value in (0.0, 1.0, 1 / 3, 0.5))
+    nodes = [
+        helper.make_node("Mul", ["x", "third"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "half"], ["shifted"]),
+        helper.make_node("Clip", ["shifted", "low", "high"], ["y"]),
+        helper.make_node("GreaterOrEqual", ["shifted", "low"], ["above"]),
+        helper.make_node("LessOrEqual", ["shifted", "high"], ["below"]),
+        helper.make_node("And", ["above", "below"], ["mask"]),
+    ]
+    constants = {"low": low, "high": high, "third": third, "half": half}
+    graph = helper.make_graph(
+        nodes,
+        "clip",
+        [helper.make_tensor_value_info("x", 1, [5])],
+        [onnx.ValueInfoProto(name="y"), onnx.ValueInfoProto(name="mask")],
+        initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    lowered = lower_operators(model)
+    assert [node.op_type for node in lowered.graph.node] == ["HardSigmoid", "Greater", "Less", "And"]
+    x = np.array([-2, -1.5, 0, 1, 3], np.float32)
+    y, mask = runtime.open_session(lowered.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_allclose(y, np.clip(x / 3 + 0.5, 0, 1), rtol=1e-6)
+    assert mask.tolist() == [False, False, True, True, False]
+
+
 def test_operators_without_a_rule_are_listed_at_once() -> None:
     graph = helper.make_graph(
         [

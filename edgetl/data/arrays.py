@@ -1,0 +1,170 @@
+"""An .npz file with `x` and `y`: sensor windows, spectrograms, tables of numbers."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgetl import defaults
+from edgetl.data.sample import Dataset, Label, Row, Sample, Wanted, known_labels, listed
+from edgetl.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SUFFIXES = (".npz",)
+_MEMBERS = {
+    "train": (("x", "y"), ("x_train", "y_train")),
+    "val": (("x_val", "y_val"),),
+    "test": (("x_test", "y_test"),),
+}
+
+Opener = Callable[[tuple[str, ...]], Dataset]
+
+
+def open_arrays(file: Path, wanted: Wanted, *, labelled: bool = True) -> dict[str, Opener]:
+    """Return how to open each part (`train`, `val`, `test`) of an archive, given the labels expected.
+
+    Raises:
+        DataError: it is no such archive, holds Python objects, or declares more than
+            `defaults.MAX_ARRAY_BYTES`.
+    """
+    if wanted.modality != "array":
+        raise DataError(
+            f"{file} holds arrays, but the network takes samples of the modality {wanted.modality}: prepare with "
+            "--modality array"
+        )
+    arrays = _read(Path(file))
+    found: dict[str, Opener] = {}
+    for part, pairs in _MEMBERS.items():
+        for x, y in pairs:
+            if x in arrays and (y in arrays or not labelled) and part not in found:
+                found[part] = partial(_open, Path(file), arrays, wanted, x, y if labelled else None)
+    if not found:
+        raise DataError(f"{file} holds {listed(sorted(arrays))}: call the samples x and their labels y")
+    return found
+
+
+def _open(
+    file: Path, arrays: dict[str, NDArray[Any]], wanted: Wanted, x: str, y: str | None, expected: tuple[str, ...]
+) -> Dataset:
+    values = arrays[x]
+    if values.ndim < 1 or len(values) == 0 or values.dtype.kind not in "fiub":
+        raise DataError(f"{file}: {x} is {_described(values)}, where numbers [samples, …] were expected")
+    if wanted.shape is not None and values.shape[1:] != wanted.shape:
+        if _without_ones(values.shape[1:]) != _without_ones(wanted.shape):
+            raise DataError(
+                f"{file}: {x} is {_described(values)}, but the network takes samples of {list(wanted.shape)}"
+            )
+        values = values.reshape(len(values), *wanted.shape)
+    names = wanted.labels
+    labels: list[Label] = [None] * len(values)
+    if y is not None:
+        if arrays[y].shape[:1] != values.shape[:1]:
+            raise DataError(
+                f"{file}: {y} is {_described(arrays[y])}, where {len(values)} labels were expected, as of {x}"
+            )
+        names, labels = _labels(file, y, arrays, replace(wanted, labels=expected or wanted.labels))
+    samples = tuple(
+        Sample(f"{file.name} {x}[{index}]", label, Row(values, index)) for index, label in enumerate(labels)
+    )
+    return Dataset(file, names, samples)
+
+
+def _labels(file: Path, y: str, arrays: dict[str, NDArray[Any]], wanted: Wanted) -> tuple[tuple[str, ...], list[Label]]:
+    values = arrays[y]
+    own = tuple(map(str, arrays["labels"].tolist())) if "labels" in arrays else ()
+    if wanted.task != "classification":
+        table = values.reshape(len(values), -1).astype(np.float64) if values.dtype.kind in "fiub" else None
+        if table is None or values.ndim > 2 or not np.isfinite(table).all():
+            raise DataError(
+                f"{file}: {y} is {_described(values)}, where finite numbers [samples, outputs] were expected"
+            )
+        if wanted.task == "multilabel" and not np.isin(table, (0, 1)).all():
+            raise DataError(f"{file}: {y} must hold 0 or 1 for each label")
+        names = wanted.labels or own or tuple(map(str, range(table.shape[1])))
+        if len(names) != table.shape[1] or (own and own != names):
+            raise DataError(
+                f"{file}: {y} has {table.shape[1]} columns ({listed(own) if own else 'without names'}), where "
+                f"{listed(names)} were expected"
+            )
+        return names, [tuple(row) for row in table.tolist()]
+    if values.ndim != 1 or values.dtype.kind not in "iubU":
+        raise DataError(
+            f"{file}: {y} is {_described(values)}, where one whole number or name for each sample was expected"
+        )
+    if values.dtype.kind == "U":
+        found = values.tolist()
+        names = known_labels(file, found, wanted)
+        positions = {name: index for index, name in enumerate(names)}
+        return names, [positions[name] for name in found]
+    given = own or wanted.labels or tuple(map(str, range(max(int(values.max()) + 1, wanted.outputs))))
+    if values.min() < 0 or values.max() >= len(given):
+        raise DataError(
+            f"{file}: {y} holds {values.min()} to {values.max()}, which are no indices of {len(given)} classes "
+            f"({listed(given)})"
+        )
+    names = wanted.labels or given
+    if set(given) != set(names):
+        raise DataError(
+            f"{file}: its labels {listed(given)} differ from the artifacts', {listed(names)}: rename them, or "
+            "prepare again with --labels-from this file"
+        )
+    places = [names.index(name) for name in given]
+    return names, [places[index] for index in values.tolist()]
+
+
+def _read(file: Path) -> dict[str, NDArray[Any]]:
+    """Return every array, once their declared sizes together are known to be allowed."""
+    wanted = {name for pairs in _MEMBERS.values() for pair in pairs for name in pair} | {"labels"}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            members = {name: info for name, info in members.items() if name in wanted}
+            shapes = {name: _header(archive, info) for name, info in members.items()}
+            for name, (_, dtype) in shapes.items():
+                if dtype.hasobject:
+                    raise DataError(
+                        f"{file}: {name} holds Python objects, which are not read: save numbers, or names as text"
+                    )
+            total = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
+            if total > defaults.MAX_ARRAY_BYTES:
+                raise DataError(
+                    f"{file} declares {total / 1e9:.1f} GB, more than the {defaults.MAX_ARRAY_BYTES / 1e9:.0f} GB "
+                    "allowed: cut it into several files"
+                )
+            arrays = {}
+            for name, info in members.items():
+                with archive.open(info) as stream:
+                    arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+            return arrays
+    except FileNotFoundError:
+        raise DataError(f"{file} does not exist") from None
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, MemoryError) as error:
+        raise DataError(f"{file} is damaged ({error})") from None
+    except (zipfile.BadZipFile, zlib.error, SyntaxError) as error:
+        raise DataError(f"{file} is not an .npz archive ({error}): write it with numpy.savez") from None
+
+
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _described(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"

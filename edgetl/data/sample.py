@@ -1,0 +1,131 @@
+"""A sample: what messages call it, its label, and its content as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgetl.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Label = int | tuple[float, ...] | None
+"""The index of a class; or 0 or 1 for each label, or numbers; None where labels were not asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One row of an array `[N, *shape]`, which is read when it is asked for."""
+
+    array: NDArray[Any]
+    index: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample, not read yet.
+
+    Attributes:
+        name: what messages and reports call it: the path of a file, or `table.csv line 12`.
+        label: see `Label`.
+        source: a file, a text, or a row of an array.
+    """
+
+    name: str
+    label: Label
+    source: Path | str | Row
+
+    @property
+    def path(self) -> Path | None:
+        """The file that is the sample; None if it lies in a table or an array."""
+        return self.source if isinstance(self.source, Path) else None
+
+    @property
+    def place(self) -> str:
+        """Where to find it again, from any working directory: a file's absolute path, or its name in its data."""
+        return self.name if self.path is None else str(self.path.resolve())
+
+    def read(self) -> bytes:
+        """Return the content, whose hash is the sample's identity: a file's bytes, UTF-8, or little-endian float32.
+
+        Raises:
+            DataError: it cannot be read; the message does not name the sample.
+        """
+        if isinstance(self.source, Path):
+            try:
+                return self.source.read_bytes()
+            except OSError as error:
+                raise DataError(f"cannot be read ({error.strerror})") from None
+        if isinstance(self.source, str):
+            return self.source.encode()
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+            return np.ascontiguousarray(self.source.array[self.source.index], dtype="<f4").tobytes()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled samples.
+
+    Attributes:
+        root: the folder or file that was read.
+        labels: names of the classes, labels or numbers, in the order asked for or else sorted.
+        samples: in the order of the data; of class folders sorted by class, then by path.
+        input_columns: of a table whose columns are the numbers of an array, which ones, in order.
+    """
+
+    root: Path
+    labels: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    input_columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What data are opened for.
+
+    Attributes:
+        modality, task: as in `edgetl.artifacts.Manifest`.
+        labels: the names expected, in order; empty takes those of the data.
+        outputs: how many; 0 if any number will do.
+        shape: of an array; None if any will do.
+        input_columns, label_columns: of a table; empty looks for the usual names.
+    """
+
+    modality: str = "image"
+    task: str = "classification"
+    labels: tuple[str, ...] = ()
+    outputs: int = 0
+    shape: tuple[int, ...] | None = None
+    input_columns: tuple[str, ...] = ()
+    label_columns: tuple[str, ...] = ()
+
+
+def known_labels(root: Path, found: Sequence[str], wanted: Wanted) -> tuple[str, ...]:
+    """Return the labels in order: those wanted, or those found, sorted.
+
+    Raises:
+        DataError: a label was found that is not wanted; or none is, and there is but one class.
+    """
+    names = sorted(set(found))
+    if not wanted.labels:
+        if wanted.task == "classification" and len(names) < 2:
+            only = f"one class only ({names[0]!r})" if names else "no classes"
+            raise DataError(f"{root} holds {only}: a classifier needs at least two")
+        return tuple(names)
+    if foreign := [name for name in names if name not in wanted.labels]:
+        raise DataError(
+            f"{root} has labels that the artifacts do not know: {listed(foreign)}; they know "
+            f"{listed(wanted.labels)}. Rename them, or prepare again with --labels-from this data"
+        )
+    return wanted.labels
+
+
+def listed(names: Sequence[str], limit: int = 8) -> str:
+    """Return names for a message, quoted, the first few of many."""
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,324 @@
+"""A CSV or JSON Lines file: a line for each sample, with its path, text or numbers, and its labels."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from edgetl.data.sample import Dataset, Label, Row, Sample, Wanted, known_labels, listed
+from edgetl.errors import DataError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+METADATA = ("metadata.csv", "metadata.jsonl")
+"""The tables that describe the files of their folder, as Hugging Face's image and audio folders have them."""
+
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_SPLIT = "split"
+_INPUTS = {
+    "image": ("file_name", "path", "file", "image", "filename"),
+    "audio": ("file_name", "path", "file", "audio", "filename"),
+    "text": ("text", "sentence"),
+}
+_LABELS = ("label", "labels", "class", "target")
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Table:
+    file: Path
+    columns: tuple[str, ...]
+    lines: tuple[_Line, ...]
+
+
+Opener = Callable[[tuple[str, ...]], Dataset]
+
+
+def open_table(file: Path, wanted: Wanted, *, labelled: bool = True) -> dict[str, Opener]:
+    """Read a table; return how to open each of its parts, given the labels expected.
+
+    The parts are `train`, `val` and `test`, as a column `split` says or, of a table that describes
+    the files of its folder, their first folder; else all is `train`.
+
+    Raises:
+        DataError: it cannot be read, has no such columns, or a line is not what its column should hold.
+    """
+    table = _read(Path(file))
+    labels = _label_columns(table, wanted) if labelled else ()
+    inputs = _input_columns(table, wanted, labels)
+    parts = {
+        part: replace(table, lines=tuple(line for line in table.lines if _part(table, line, inputs) == part))
+        for part in ("train", "val", "test")
+    }
+    return {part: partial(_open, found, wanted, inputs, labels) for part, found in parts.items() if found.lines}
+
+
+def table_labels(file: Path, wanted: Wanted) -> tuple[str, ...]:
+    """Return the names of the labels of what trains, without looking at anything else.
+
+    Raises:
+        DataError: as `open_table`.
+    """
+    table = _read(Path(file))
+    training = tuple(line for line in table.lines if _part(table, line, ()) == "train")
+    return _labels(replace(table, lines=training or table.lines), wanted, _label_columns(table, wanted))[0]
+
+
+def metadata_of(folder: Path) -> Path | None:
+    """Return the table that describes a folder's files, if it has one."""
+    return next((folder / name for name in METADATA if (folder / name).is_file()), None)
+
+
+def _open(
+    table: _Table, wanted: Wanted, inputs: tuple[str, ...], columns: tuple[str, ...], expected: tuple[str, ...]
+) -> Dataset:
+    if wanted.modality == "array":
+        values = np.array([[_number(table, line, column) for column in inputs] for line in table.lines])
+        if wanted.shape is not None:
+            if len(inputs) != math.prod(wanted.shape):
+                raise DataError(
+                    f"{table.file} gives {len(inputs)} numbers for each sample ({listed(inputs)}), but the network "
+                    f"takes {list(wanted.shape)}: choose its columns with --input-column"
+                )
+            values = values.reshape(-1, *wanted.shape)
+        sources: list[Path | str | Row] = [Row(values, index) for index in range(len(values))]
+    else:
+        read = _text if wanted.modality == "text" else _path
+        sources = [read(table, line, inputs[0]) for line in table.lines]
+    names, labels = _labels(table, replace(wanted, labels=expected or wanted.labels), columns)
+    samples = tuple(
+        Sample(str(source) if isinstance(source, Path) else f"{table.file.name} line {line.number}", label, source)
+        for line, label, source in zip(table.lines, labels, sources, strict=True)
+    )
+    return Dataset(table.file, names, samples, inputs if wanted.modality == "array" else ())
+
+
+def _read(file: Path) -> _Table:
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            lines = tuple(
+                _json_lines(file, stream) if file.suffix.lower() in (".jsonl", ".ndjson") else _csv(file, stream)
+            )
+    except FileNotFoundError:
+        raise DataError(f"{file} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from None
+    except csv.Error as error:
+        if "field limit" in str(error):
+            raise DataError(
+                f"{file} has a value of more than {csv.field_size_limit()} characters: give such texts as JSON Lines"
+            ) from None
+        raise DataError(
+            f"{file} is not a CSV file ({error}): save it anew, with a line of column names first"
+        ) from None
+    if not lines:
+        raise DataError(f"{file} holds no samples: give a table with a line for each")
+    columns = dict.fromkeys(column for line in lines for column in line.values)
+    return _Table(file, tuple(columns), lines)
+
+
+def _csv(file: Path, stream: Any) -> Iterator[_Line]:
+    head = stream.readline()
+    stream.seek(0)
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.reader(stream, delimiter=delimiter, strict=True)
+    columns = [name.strip() for name in next(reader, [])]
+    if len(set(columns)) < len(columns) or "" in columns:
+        raise DataError(f"{file} has an empty or repeated column name: give each column a name of its own")
+    for values in reader:
+        if not values:
+            continue
+        if len(values) != len(columns):
+            raise DataError(
+                f"{file} line {reader.line_num} has {len(values)} values for {len(columns)} columns: put values that "
+                f"hold {delimiter!r} into double quotes"
+            )
+        yield _Line(reader.line_num, dict(zip(columns, values, strict=True)))
+
+
+def _json_lines(file: Path, stream: Any) -> Iterator[_Line]:
+    for number, text in enumerate(stream, start=1):
+        if not text.strip():
+            continue
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file} line {number} is not JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise DataError(f'{file} line {number} is not an object such as {{"text": "…", "label": "…"}}')
+        yield _Line(number, values)
+
+
+def _present(table: _Table, columns: Sequence[str], option: str) -> tuple[str, ...]:
+    if missing := [name for name in columns if name not in table.columns]:
+        raise DataError(
+            f"{table.file} has no column {listed(missing)}; it has {listed(table.columns)}: choose with {option}"
+        )
+    return tuple(columns)
+
+
+def _label_columns(table: _Table, wanted: Wanted) -> tuple[str, ...]:
+    several = wanted.task != "classification"
+    columns = wanted.label_columns
+    if not columns and several and wanted.labels and set(wanted.labels) <= set(table.columns):
+        columns = wanted.labels
+    columns = columns or next(((name,) for name in _LABELS if name in table.columns), ())
+    if not columns:
+        raise DataError(
+            f"{table.file} has no column named {', '.join(_LABELS[:-1])} or {_LABELS[-1]}; it has "
+            f"{listed(table.columns)}: say with --label-column which holds the labels"
+        )
+    if len(columns) > 1 and not several:
+        raise DataError(f"classification takes one --label-column, not {len(columns)}: {listed(columns)}")
+    return _present(table, columns, "--label-column")
+
+
+def _input_columns(table: _Table, wanted: Wanted, labels: tuple[str, ...]) -> tuple[str, ...]:
+    if wanted.input_columns:
+        columns = _present(table, wanted.input_columns, "--input-column")
+    elif wanted.modality == "array":
+        # without labels asked for, they may still be there
+        others = {*(labels or (*wanted.labels, *wanted.label_columns, *_LABELS)), _SPLIT}
+        columns = tuple(name for name in table.columns if name not in others)
+    else:
+        columns = next(((name,) for name in _INPUTS[wanted.modality] if name in table.columns), ())
+    if both := set(columns) & set(labels):
+        raise DataError(f"{table.file}: the column {listed(sorted(both))} cannot be both input and label")
+    if not columns:
+        what = "a text" if wanted.modality == "text" else "numbers" if wanted.modality == "array" else "a path"
+        raise DataError(
+            f"{table.file} has no column with {what}; it has {listed(table.columns)}: choose with --input-column"
+        )
+    if len(columns) > 1 and wanted.modality != "array":
+        raise DataError(f"{wanted.modality} takes one --input-column, not {len(columns)}: {listed(columns)}")
+    return columns
+
+
+def _part(table: _Table, line: _Line, inputs: tuple[str, ...]) -> str:
+    if _SPLIT in table.columns and _SPLIT not in inputs:
+        name = str(line.values.get(_SPLIT))
+        if name.strip().lower() not in PARTS:
+            raise DataError(
+                f"{table.file} line {line.number}: split is {name!r}, where train, val or test was expected"
+            )
+        return PARTS[name.strip().lower()]
+    if table.file.name in METADATA:
+        column = inputs[0] if inputs else next((name for name in _INPUTS["audio"] if name in table.columns), "")
+        folder, *rest = PurePath(str(line.values.get(column, ""))).parts or ("",)
+        return PARTS.get(folder, "train") if rest else "train"
+    return "train"
+
+
+def _value(table: _Table, line: _Line, column: str) -> Any:
+    value = line.values.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{table.file} line {line.number}: {column} is empty: fill it in, or remove the line")
+    return value.strip() if isinstance(value, str) else value
+
+
+def _text(table: _Table, line: _Line, column: str) -> str:
+    value = _value(table, line, column)
+    if not isinstance(value, str):
+        raise DataError(f"{table.file} line {line.number}: {column} is {value!r}, where a text was expected")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{table.file} line {line.number}: {column} holds half a surrogate pair") from None
+    return value
+
+
+def _path(table: _Table, line: _Line, column: str) -> Path:
+    text = _text(table, line, column)
+    relative = PurePath(os.path.normpath(text))
+    if "\0" in text or (relative.parts and relative.parts[0] == ".."):
+        raise DataError(
+            f"{table.file} line {line.number}: {column} is {text!r}, which lies outside of the table's folder: "
+            "move the table there, or write absolute paths"
+        )
+    return table.file.parent / text
+
+
+def _number(table: _Table, line: _Line, column: str) -> float:
+    value = _value(table, line, column)
+    try:
+        if isinstance(value, str | int | float):
+            number = float(value)
+            if math.isfinite(number):
+                return number
+    except (ValueError, OverflowError):
+        pass
+    raise DataError(
+        f"{table.file} line {line.number}: {column} is {value!r}, where a finite number was expected: mend it, or "
+        f"choose other columns"
+    )
+
+
+def _labels(table: _Table, wanted: Wanted, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[Label]]:
+    if not columns:
+        return wanted.labels, [None] * len(table.lines)
+    if wanted.task == "classification":
+        found = [str(_scalar(table, line, columns[0])) for line in table.lines]
+        names = known_labels(table.file, found, wanted)
+        index = {name: position for position, name in enumerate(names)}
+        return names, [index[name] for name in found]
+    if wanted.task == "multilabel" and len(columns) == 1 and columns != wanted.labels:
+        sets = [_several(table, line, columns[0]) for line in table.lines]
+        names = known_labels(table.file, [name for each in sets for name in each], wanted)
+        return names, [tuple(float(name in each) for name in names) for each in sets]
+    rows = [_numbers(table, line, columns) for line in table.lines]
+    if wrong := [line.number for line, row in zip(table.lines, rows, strict=True) if len(row) != len(rows[0])]:
+        raise DataError(f"{table.file} line {wrong[0]} has another number of labels than the first sample")
+    if wanted.task == "multilabel" and any(value not in (0, 1) for row in rows for value in row):
+        raise DataError(f"{table.file}: the label columns {listed(columns)} must hold 0 or 1")
+    names = wanted.labels or (columns if len(columns) == len(rows[0]) else tuple(map(str, range(len(rows[0])))))
+    if len(names) != len(rows[0]):
+        raise DataError(
+            f"{table.file} gives {len(rows[0])} numbers for each sample, where {len(names)} were expected "
+            f"({listed(names)}): choose the columns with --label-column"
+        )
+    return names, list(rows)
+
+
+def _scalar(table: _Table, line: _Line, column: str) -> Any:
+    value = _value(table, line, column)
+    if isinstance(value, list | dict):
+        raise DataError(f"{table.file} line {line.number}: {column} is {value!r}, where one label was expected")
+    return value
+
+
+def _several(table: _Table, line: _Line, column: str) -> list[str]:
+    """Return the labels of one sample: a list, or names with `;` or `|` between them; there may be none."""
+    value = line.values.get(column)
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    text = "" if value is None else str(value)
+    parts = (part.strip() for part in text.split("|" if "|" in text else ";"))
+    return [part for part in parts if part]
+
+
+def _numbers(table: _Table, line: _Line, columns: tuple[str, ...]) -> tuple[float, ...]:
+    value = line.values.get(columns[0])
+    if len(columns) == 1 and isinstance(value, list):
+        names = [f"{columns[0]}[{index}]" for index in range(len(value))]
+        inner = _Line(line.number, dict(zip(names, value, strict=True)))
+        return tuple(_number(table, inner, name) for name in names)
+    return tuple(_number(table, line, column) for column in columns)

@@ -1,0 +1,61 @@
+"""A text to token ids, or one sentence that says why not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgetl.artifacts import TextPreprocessing
+from edgetl.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Tokenize:
+    """The UTF-8 bytes of a text to a network's inputs for it, int64 `[length]` each; callable from several threads.
+
+    Raises:
+        DataError: the library `tokenizers` is not installed, or cannot read the tokenizer.
+    """
+
+    def __init__(self, text: TextPreprocessing, tokenizer: str) -> None:
+        """Open a tokenizer, given as the content of its `tokenizer.json`."""
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise DataError(f"texts need the library tokenizers ({error}): pip install 'edgetl[text]'") from None
+        try:
+            self._tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer)
+            self._tokenizer.no_padding()  # texts are filled up here, each on its own
+            self._tokenizer.enable_truncation(text.max_length)
+        except Exception as error:  # the library raises bare exceptions
+            raise DataError(
+                f"the library tokenizers {tokenizers.__version__} cannot read the tokenizer of {text.tokenizer!r} "
+                f"({error}): install the version that it was written with"
+            ) from None
+        self._text = text
+
+    def __call__(self, content: bytes) -> dict[str, NDArray[Any]]:
+        """Return `input_ids`, `attention_mask` (1 for tokens, 0 for filling) and perhaps `token_type_ids`.
+
+        Raises:
+            DataError: it is not UTF-8, or holds nothing; the message does not name the text.
+        """
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"is not UTF-8 text (byte {error.start})") from None
+        if not text.strip():
+            raise DataError("holds no text")
+        found = self._tokenizer.encode(text)
+        columns = {"input_ids": (found.ids, self._text.pad_id), "attention_mask": ([1] * len(found.ids), 0)}
+        if self._text.token_type_ids:
+            columns["token_type_ids"] = (found.type_ids, 0)
+        return {name: self._filled(*column) for name, column in columns.items()}
+
+    def _filled(self, values: list[int], filling: int) -> NDArray[Any]:
+        if self._text.padding == "fixed":
+            values = [*values, *[filling] * (self._text.max_length - len(values))]
+        return np.array(values, dtype=np.int64)

@@ -1,0 +1,174 @@
+"""A new head that is usable before the first step: closed forms on the cached features.
+
+Both forms are linear, and become the head's weight and bias. Their scores are scaled by the factor
+that makes the loss smallest when each sample is left out of what scores it, so that training begins
+with sensible probabilities. Sums are taken in float64, batch by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgetl.artifacts import TRAINABLE, Artifacts
+from edgetl.errors import EngineError
+from edgetl.runtime import open_session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+INITIALIZATIONS = ("zero", "prototype", "ridge")
+
+Batches = Callable[[], Iterator[tuple["NDArray[np.float32]", "NDArray[np.float32]"]]]
+"""Gives, each time it is called, the training samples: the head's inputs `[n, D]` and targets `[n, K]`.
+
+They come in random order, because the first `HELD_OUT` stand for all.
+"""
+
+HELD_OUT = 1000
+"""Most samples that are left out one by one to choose a factor and a penalty."""
+
+PENALTIES = tuple(10.0**exponent for exponent in range(-4, 3))
+"""Of ridge regression, in units of the features' mean variance."""
+
+FACTORS = tuple(2.0 ** (half / 2) for half in range(-6, 25))
+
+
+def head_inputs(prepared: Artifacts, threads: int) -> Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]:
+    """Return the function from a batch of features to what enters the head, `[N, D]`, with the initial parameters.
+
+    Raises:
+        EngineError: the head is not a single linear layer.
+    """
+    head, features = prepared.manifest.head, prepared.manifest.features
+    if head is None:
+        raise EngineError(
+            f"the head of {prepared.path} is not a single linear layer, so that it can only begin at zero: "
+            "give --init zero"
+        )
+    names = [spec.name for spec in features]
+    if head.input in names:
+        position = names.index(head.input)
+        return lambda arrays: np.asarray(arrays[position]).reshape(len(arrays[position]), -1)
+    import onnx
+
+    from edgetl.graphs import prune
+
+    model = onnx.load(prepared.file(TRAINABLE))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.ValueInfoProto(name=head.input))
+    prune(model.graph)
+    session = open_session(model.SerializeToString(), threads=threads)
+    taken = {value.name for value in session.get_inputs()}
+
+    def run(arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        feeds = {name: array for name, array in zip(names, arrays, strict=True) if name in taken}
+        return np.asarray(session.run([head.input], feeds)[0])
+
+    return run
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """Weight `[K, D]` and bias `[K]`, float32."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+def prototype(batches: Batches) -> LinearHead:
+    """Class means of normalised features as weights (Qi et al. 2018, weight imprinting); for classification.
+
+    A head works on features that are not normalised; their mean length is in its scale.
+    """
+    sums: Any = 0.0
+    lengths, seen = 0.0, 0
+    for x, targets in batches():
+        norms = np.linalg.norm(x, axis=1, keepdims=True).astype(np.float64)
+        sums = sums + targets.T @ (x / np.maximum(norms, 1e-12))
+        lengths, seen = lengths + float(norms.sum()), seen + len(x)
+    length = max(lengths / seen, 1e-12)
+    directions = _normalised(sums)
+    scores, truth = [], []
+    for x, targets in _first(batches, HELD_OUT):
+        score = (x @ directions.T).astype(np.float64)
+        label = targets.argmax(1)
+        # what the sample's own class gives without it
+        own = _normalised(sums[label] - _normalised(x.astype(np.float64)))
+        score[np.arange(len(x)), label] = (own * x).sum(1)
+        scores.append(score / length)
+        truth.append(targets)
+    factor = min(FACTORS, key=lambda f: _cross_entropy(f * np.concatenate(scores), np.concatenate(truth)))
+    return LinearHead((directions * factor / length).astype(np.float32), np.zeros(len(directions), np.float32))
+
+
+def ridge(batches: Batches, task: str) -> LinearHead:
+    """Ridge regression of centred targets on centred features, `W = (XᵀX + λI)⁻¹XᵀY` (Hoerl & Kennard 1970).
+
+    Of `PENALTIES` the one is taken whose scores of left-out samples have the smallest loss; leaving
+    out needs no second fit (Allen 1974, PRESS): `y - ŷ₋ᵢ = (y - ŷᵢ)/(1 - hᵢᵢ)`.
+    """
+    count, sum_x, sum_y, xx, xy = 0, *[0.0] * 4  # type: Any, Any, Any, Any, Any
+    for x, targets in batches():
+        wide = x.astype(np.float64)
+        count, sum_x, sum_y = count + len(x), sum_x + wide.sum(0), sum_y + targets.sum(0, dtype=np.float64)
+        xx, xy = xx + wide.T @ wide, xy + wide.T @ targets
+    mean_x, mean_y = sum_x / count, sum_y / count
+    along, axes = np.linalg.eigh(xx - count * np.outer(mean_x, mean_x))
+    along = np.maximum(along, 0.0)
+    turned = axes.T @ (xy - count * np.outer(mean_x, mean_y))
+    unit = max(float(along.mean()), 1e-12)
+    held_out = list(_first(batches, HELD_OUT))
+    x_out = (np.concatenate([x for x, _ in held_out]).astype(np.float64) - mean_x) @ axes
+    y_out = np.concatenate([y for _, y in held_out]).astype(np.float64)
+    middle, factors, loss = {
+        "classification": (0.0, FACTORS, _cross_entropy),
+        "multilabel": (0.5, FACTORS, _binary_cross_entropy),
+        "regression": (0.0, (1.0,), _squared_error),
+    }[task]
+
+    def left_out(penalty: float) -> Array:
+        inverse = 1 / (along + penalty * unit)
+        leverage = 1 / count + (x_out**2) @ inverse
+        fitted = mean_y + x_out @ (inverse[:, None] * turned)
+        return np.asarray(y_out - (y_out - fitted) / np.maximum(1 - leverage, 1e-6)[:, None] - middle)
+
+    scores = {penalty: left_out(penalty) for penalty in PENALTIES}
+    penalty, factor = min(
+        ((p, f) for p in PENALTIES for f in factors), key=lambda choice: loss(choice[1] * scores[choice[0]], y_out)
+    )
+    weight = axes @ ((1 / (along + penalty * unit))[:, None] * turned)
+    bias = mean_y - mean_x @ weight - middle
+    return LinearHead((factor * weight.T).astype(np.float32), (factor * bias).astype(np.float32))
+
+
+def _first(batches: Batches, most: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    left = most
+    for x, targets in batches():
+        if left <= 0:
+            return
+        yield x[:left], targets[:left]
+        left -= len(x)
+
+
+def _normalised(vectors: Array) -> Array:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
+
+
+def _cross_entropy(logits: Array, targets: Array) -> float:
+    shifted = logits - logits.max(1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return float(-(targets * log_probabilities).sum(1).mean())
+
+
+def _binary_cross_entropy(logits: Array, targets: Array) -> float:
+    return float((np.logaddexp(0, logits) - targets * logits).mean())
+
+
+def _squared_error(values: Array, targets: Array) -> float:
+    return float(((values - targets) ** 2).mean())

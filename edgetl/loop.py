@@ -1,0 +1,226 @@
+"""The training loop: where a head begins, at which rate, epochs of steps, and the proof for deploy()."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgetl import defaults
+from edgetl.artifacts import Artifacts
+from edgetl.engines import Engine, open_engine
+from edgetl.errors import RunError
+from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent
+from edgetl.features import FeatureSet
+from edgetl.initialization import head_inputs, prototype, ridge
+from edgetl.providers import Provider
+from edgetl.rate import LEFT_OUT, TRIAL_STEPS, find_rate
+from edgetl.run import BEST, LAST, Checkpoint, Run, RunArgs, Validation
+from edgetl.schedule import learning_rate
+from edgetl.targets import METRICS, TargetEncoder, answers, balanced_weights, figures
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained, on what.
+
+    Attributes:
+        labels: of `features.samples`: `[N]` int64 class indices, or `[N, K]` float64.
+        train_rows, val_rows: indices of the samples that train and of those that validate.
+    """
+
+    prepared: Artifacts
+    args: RunArgs
+    features: FeatureSet
+    labels: NDArray[Any]
+    train_rows: NDArray[np.int64]
+    val_rows: NDArray[np.int64]
+    threads: int
+    provider: Provider
+    on_event: OnEvent
+
+    @property
+    def encoder(self) -> TargetEncoder:
+        """Labels to targets, as the run's settings have it."""
+        manifest, args = self.prepared.manifest, self.args
+        balanced = args.class_weights == "balanced"
+        return TargetEncoder(
+            task=manifest.task,
+            outputs=manifest.outputs,
+            label_smoothing=args.label_smoothing,
+            class_weights=balanced_weights(self.labels[self.train_rows], manifest.outputs) if balanced else None,
+            mean=args.target_mean,
+            std=args.target_std,
+        )
+
+    def open_engine(
+        self, state: bytes | None = None, initial: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> Engine:
+        """Open the run's engine; see `edgetl.engines.open_engine`."""
+        return open_engine(
+            self.args.engine,
+            self.prepared,
+            state,
+            threads=self.threads,
+            initial=initial,
+            optimizer=self.args.optimizer,
+            micro_batch=self.args.micro_batch,
+            provider=self.provider,
+            on_event=self.on_event,
+        )
+
+
+def initial_head(job: Job) -> dict[str, NDArray[np.float32]]:
+    """Return the head's parameters in closed form; empty for a head of zeros, as it was prepared.
+
+    Raises:
+        EngineError: the head is not a single linear layer.
+    """
+    if job.args.init == "zero":
+        return {}
+    enter, encode = head_inputs(job.prepared, job.threads), job.encoder
+    plain = TargetEncoder(encode.task, encode.outputs, mean=encode.mean, std=encode.std)
+    order = np.random.default_rng(job.args.seed).permutation(job.train_rows)
+
+    def batches() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        for batch in _chunks(order, defaults.INIT_BATCH):
+            yield enter(job.features.batch(batch)), plain(job.labels[batch])[0]
+
+    found = prototype(batches) if job.args.init == "prototype" else ridge(batches, encode.task)
+    head = job.prepared.manifest.head
+    assert head is not None, "head_inputs refuses others"
+    return {head.weight: found.weight, head.bias: found.bias}
+
+
+def find_learning_rate(job: Job) -> float:
+    """Try rates from the start that training will have, on a part of the training samples; see `edgetl.rate`."""
+    order = np.random.default_rng([job.args.seed, 0]).permutation(job.train_rows)
+    kept = max(1, round(len(order) * (1 - LEFT_OUT)))
+    # the head must not have seen what judges it
+    part = replace(job, train_rows=order[:kept], val_rows=order[kept:] if kept < len(order) else order)
+    initial = initial_head(part)
+    batches = list(_chunks(part.train_rows, job.args.batch_size))
+    steps = min(TRIAL_STEPS, len(batches) * max(job.args.epochs, 1))
+    encode = job.encoder
+
+    def trial(rate: float) -> float:
+        engine = part.open_engine(initial=initial)
+        for step in range(steps):
+            batch = batches[step % len(batches)]
+            loss = engine.train_step(job.features.batch(batch), *encode(job.labels[batch]), rate)
+            if not math.isfinite(loss):
+                return math.inf
+        return _evaluate(part, engine, part.val_rows)[0]
+
+    rate = find_rate(trial)
+    job.on_event(Note(f"learning rate {rate:g}, from short trials"))
+    return rate
+
+
+def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[EpochEnd, ...]:
+    """The loop: epochs of steps, each ended by validation and a checkpoint; epoch 0 is the start.
+
+    Raises:
+        RunError: the loss is no longer a number; what was finished stays.
+    """
+    args, encode = job.args, job.encoder
+    history = last.history if last else ()
+
+    def finish(epoch: int, train_loss: float | None, started: float) -> None:
+        nonlocal history
+        loss, metric = measure(job, engine)
+        seconds = time.monotonic() - started
+        end = EpochEnd(epoch, args.epochs, train_loss, seconds, loss, metric, METRICS[encode.task])
+        history = (*history, end)
+        checkpoint = Checkpoint(epoch, engine.parameters(), engine.state(), history)
+        if best_epoch(history) is end:
+            run.write_checkpoint(BEST, checkpoint)
+        run.write_checkpoint(LAST, checkpoint)
+        run.write_results(history)
+        job.on_event(end)
+
+    if not history:
+        finish(0, None, time.monotonic())
+    per_epoch = -(-len(job.train_rows) // args.batch_size)
+    for epoch in range(history[-1].epoch + 1, args.epochs + 1):
+        if args.patience is not None and epoch - 1 - best_epoch(history).epoch >= args.patience:
+            job.on_event(Note(f"no better epoch in {args.patience}: stopped before epoch {epoch}"))
+            break
+        started = time.monotonic()
+        # the order depends on seed and epoch alone, so a resumed run takes the same one
+        rng = np.random.default_rng([args.seed, epoch])
+        order = rng.permutation(job.train_rows)
+        total, seen = 0.0, 0
+        for step, batch in enumerate(_chunks(order, args.batch_size)):
+            before = (epoch - 1) * per_epoch + step
+            rate = learning_rate(args.lr, args.schedule, args.warmup, before, args.epochs * per_epoch)
+            loss = engine.train_step(job.features.batch(batch, rng), *encode(job.labels[batch]), rate)
+            if not math.isfinite(loss):
+                raise RunError(
+                    f"the loss became {loss} in epoch {epoch}, step {step + 1}: the last good epoch is kept in "
+                    f"{run.path}; try a smaller --lr than {args.lr:g}"
+                )
+            total, seen = total + loss * len(batch), seen + len(batch)
+            job.on_event(EpochProgress(epoch, args.epochs, step + 1, per_epoch, total / seen))
+        finish(epoch, total / seen, started)
+    return history
+
+
+def best_epoch(history: tuple[EpochEnd, ...]) -> EpochEnd:
+    """The epoch of the best validation metric, then lowest loss, then the earliest; without validation the last."""
+    if history[-1].val_loss is None:
+        return history[-1]
+    return min(history, key=lambda end: (-(end.val_metric or 0.0), end.val_loss, end.epoch))
+
+
+def measure(job: Job, engine: Engine) -> tuple[float | None, float | None]:
+    """Mean loss and the task's metric on the validation samples; None and None if there are none."""
+    if len(job.val_rows) == 0:
+        return None, None
+    encode = job.encoder
+    loss, logits = _evaluate(job, engine, job.val_rows)
+    measured = figures(encode.task, job.labels[job.val_rows], answers(encode.task, logits, encode))
+    return loss, measured[METRICS[encode.task]]
+
+
+def prove(job: Job, run: Run) -> Validation:
+    """Keep the engine's logits with the best weights, for deploy() to compare the deployed file with."""
+    best = run.read_checkpoint(BEST)
+    assert best is not None, "training wrote it"
+    rows = job.val_rows if len(job.val_rows) else job.train_rows[: defaults.PROOF_SAMPLES]
+    _, logits = _evaluate(job, job.open_engine(best.engine_state), rows)
+    validation = Validation(
+        paths=tuple(job.features.samples[row].place for row in rows),
+        digests=tuple(job.features.digests[row] for row in rows),
+        labels=job.labels[rows],
+        logits=logits,
+    )
+    run.write_validation(validation)
+    return validation
+
+
+def _evaluate(job: Job, engine: Engine, rows: NDArray[np.int64]) -> tuple[float, NDArray[np.float32]]:
+    """Return mean loss and logits `[len(rows), K]`."""
+    encode = job.encoder
+    loss = 0.0
+    logits = []
+    for batch in _chunks(rows, job.args.batch_size):
+        batch_loss, batch_logits = engine.evaluate(job.features.batch(batch), *encode(job.labels[batch]))
+        loss += batch_loss * len(batch)
+        logits.append(batch_logits)
+    return loss / len(rows), np.concatenate(logits)
+
+
+def _chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+__all__ = ["Job", "best_epoch", "find_learning_rate", "initial_head", "measure", "prove", "train"]

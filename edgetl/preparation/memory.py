@@ -1,0 +1,104 @@
+"""How much memory a training step takes: its graph, walked node by node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx
+from onnx import helper
+
+from edgetl.artifacts import StepMemory
+from edgetl.graphs import node_inputs
+from edgetl.preparation.decompose.builder import Dim
+from edgetl.preparation.lower.observe import Value, observe
+
+_NO_COPY = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
+"""onnxruntime lets these share their input's buffer."""
+
+_IN_PLACE = {
+    *("Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Tanh", "Clip", "Neg", "Exp", "Sqrt", "Erf", "Abs", "Log"),
+    *("Softmax", "LogSoftmax", "HardSigmoid", "Cast", "Reciprocal"),
+}
+"""onnxruntime writes these over an input that nobody else reads and that is as large."""
+
+SMALL, LARGE = 8, 16
+
+
+def step_memory(train_step: onnx.ModelProto) -> StepMemory:
+    """Return what a step holds at once at most: parameters, state, gradients, and values kept for the way back.
+
+    A value takes memory from the node that makes it to the last that reads it, in the order of the
+    graph. What grows with the batch is what the peaks of two batches differ by.
+    """
+    values = observe(train_step)
+    peaks = {batch: _peak(train_step.graph, values, batch) for batch in (SMALL, LARGE)}
+    per_sample = (peaks[LARGE] - peaks[SMALL]) / (LARGE - SMALL)
+    return StepMemory(fixed_mb=(peaks[SMALL] - SMALL * per_sample) / 1e6, per_sample_mb=per_sample / 1e6)
+
+
+def _peak(graph: onnx.GraphProto, values: Mapping[str, Value], batch: int) -> int:
+    sizes = {name: _bytes(value, batch) for name, value in values.items()}
+    bound = {value.name for value in (*graph.input, *graph.output)} | {tensor.name for tensor in graph.initializer}
+    always = sum(sizes[name] for name in bound)
+    readers: dict[str, int] = {}
+    for node in graph.node:
+        for name in node_inputs(node):
+            readers[name] = readers.get(name, 0) + 1
+    owner: dict[str, str] = {}
+    holders: dict[str, int] = {}
+    live = peak = 0
+    for node in graph.node:
+        inputs = [name for name in node_inputs(node) if name]
+        for output in node.output:
+            if not output or output in bound:
+                continue
+            source = _shared(node, inputs, output, sizes, bound, owner, holders)
+            if source is not None:
+                owner[output] = source
+                holders[source] += readers.get(output, 0)
+            else:
+                owner[output] = output
+                holders[output] = readers.get(output, 0)
+                live += sizes[output]
+        peak = max(peak, live)
+        for name in inputs:
+            if name in owner:
+                holder = owner[name]
+                holders[holder] -= 1
+                if holders[holder] == 0:
+                    live -= sizes[holder]
+    return always + peak
+
+
+def _shared(
+    node: onnx.NodeProto,
+    inputs: list[str],
+    output: str,
+    sizes: Mapping[str, int],
+    bound: set[str],
+    owner: Mapping[str, str],
+    holders: Mapping[str, int],
+) -> str | None:
+    """Return whose buffer an output takes over; None if it needs its own."""
+    if node.op_type in _NO_COPY and inputs[0] in owner:
+        return owner[inputs[0]]
+    if node.op_type in _IN_PLACE:
+        for name in inputs:
+            if name in owner and holders[owner[name]] == 1 and sizes[owner[name]] == sizes[output]:
+                return owner[name]
+    return None
+
+
+def _bytes(value: Value, batch: int) -> int:
+    width = helper.tensor_dtype_to_np_dtype(value.element_type).itemsize
+    return width * math.prod(_length(dim, batch) for dim in value.shape)
+
+
+def _length(dim: Dim, batch: int) -> int:
+    """Return a size as `observe` writes it: a number, or `3*batch+1`."""
+    if isinstance(dim, int):
+        return dim
+    assert dim is not None, "observed sizes are known"
+    factor, _, rest = dim.partition("batch")
+    return int(factor.rstrip("*") or 1) * batch + int(rest or 0)

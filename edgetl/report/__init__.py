@@ -1,0 +1,98 @@
+"""write_report(): the page and the plots that a person looks at after a run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl import storage
+from edgetl.events import Note, OnEvent, ignore
+from edgetl.report.findings import Findings, gather
+from edgetl.report.page import page
+from edgetl.report.plots import INSTALL_HINT, write_plots
+from edgetl.run import CONFUSION, CURVES, REPORT, Run
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What was written, and what it says in short.
+
+    Attributes:
+        report: the page.
+        plots: the PNG files; none without matplotlib.
+        size_kb: of the page, 10^3 bytes.
+        accuracy_before, accuracy, macro_f1: before the first step and of the best epoch, on the
+            validation pictures; None where that was not measured.
+        mistakes: validation pictures that were not recognised; None without validation pictures.
+        pictures: how many of them the page shows.
+    """
+
+    run: str
+    report: str
+    plots: tuple[str, ...]
+    size_kb: float
+    finished: bool
+    accuracy_before: float | None
+    accuracy: float | None
+    macro_f1: float | None
+    mistakes: int | None
+    pictures: int
+    seconds: float
+
+
+def write_report(run: str | Path, *, on_event: OnEvent = ignore) -> ReportResult:
+    """Write `report.html`, `curves.png` and `confusion_matrix.png` into a run, finished or not.
+
+    The page needs nothing but a browser. The plots need matplotlib; without it, or if it fails,
+    they are left out and `on_event` is told so.
+
+    Raises:
+        RunError: it is no run, or a file of it is damaged.
+        OSError: the page cannot be written.
+    """
+    started = time.monotonic()
+    findings = gather(Run(Path(run)))
+    html, pictures = page(findings)
+    target = findings.path / REPORT
+    encoded = html.encode("utf-8")
+    storage.write_bytes(target, encoded)
+    for name in (CURVES, CONFUSION):  # whatever lies beside the page agrees with it
+        (findings.path / name).unlink(missing_ok=True)
+    plots = _plots_or_note(findings, on_event)
+    return ReportResult(
+        run=str(findings.path),
+        report=str(target),
+        plots=tuple(map(str, plots)),
+        size_kb=len(encoded) / 1e3,
+        finished=findings.finished,
+        accuracy_before=findings.before.val_accuracy if findings.before else None,
+        accuracy=findings.best.val_accuracy if findings.best else None,
+        macro_f1=findings.measured.summary.macro_f1 if findings.measured else None,
+        mistakes=len(findings.measured.mistakes) if findings.measured else None,
+        pictures=pictures,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _plots_or_note(findings: Findings, on_event: OnEvent) -> tuple[Path, ...]:
+    try:
+        return write_plots(findings)
+    except Exception as error:  # a broken matplotlib raises whatever it likes
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"
+        why = f"matplotlib is not installed: {INSTALL_HINT}" if missing else f"matplotlib failed ({error})"
+    on_event(Note(f"{CURVES} and {CONFUSION} were left out, because {why}"))
+    return ()
+
+
+def report_or_note(run: Run, on_event: OnEvent) -> None:
+    """Write the report of a run that has just ended; whatever goes wrong is told and does not take the run down."""
+    try:
+        write_report(run.path, on_event=on_event)
+    except Exception as error:  # not even a fault of ours may cost hours of training their result
+        on_event(
+            Note(f"no report was written ({error or type(error).__name__}): 'edgetl report {run.path}' tries again")
+        )
+
+
+__all__ = ["ReportResult", "report_or_note", "write_report"]

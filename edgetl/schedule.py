@@ -1,0 +1,27 @@
+"""The learning rate of every step."""
+
+from __future__ import annotations
+
+import math
+
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+def learning_rate(peak: float, schedule: str, warmup: float, step: int, steps: int) -> float:
+    """Return the rate of step `step` (0 for the first) of `steps`.
+
+    It rises linearly over the first `warmup` of all steps, to reach `peak` at their last, and then
+    stays there, or falls to 0 behind the last step, along a line or half a cosine (Loshchilov & Hutter
+    2017).
+
+    Args:
+        schedule: one of `SCHEDULES`.
+        warmup: a share of all steps, in 0..1.
+    """
+    rising = round(warmup * steps)
+    if step < rising:
+        return peak * (step + 1) / rising
+    if schedule == "constant":
+        return peak
+    done = (step - rising) / (steps - rising)
+    return peak * (1 - done if schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
