@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_lower_rules import CASES, Array, Case, PoolCase
+from onnx import parser
+from test_lower_rules import CASES, Array, Case, PoolCase, f
 
 from edgetl import runtime
-from edgetl.preparation.lower import RULES, lower_operators
+from edgetl.preparation.lower import RULES, lower_operators, standard
 
 STEP = 1e-5
 DIRECTIONS = 4
@@ -284,6 +285,50 @@ def test_other_rules_are_their_closed_forms(case: Case) -> None:
         largest = max(1.0, float(np.abs(wanted).max(initial=0)))
         assert np.abs(exact - wanted).max(initial=0) <= EXACT * largest
         assert np.abs(rounded - wanted).max(initial=0) <= ROUNDED * largest
+
+
+STANDARD: dict[str, tuple[str, Mapping[str, Array]]] = {
+    "And": (
+        """float[n, 4] x) => (float[n, 4] out) <float low = {0}, float high = {1}>
+        { y = Clip(x, low, high) a = GreaterOrEqual(x, low) b = LessOrEqual(x, high) m = And(a, b)
+          c = Cast<to=1>(m) out = Add(y, c) }""",
+        {"x": 2 * f(3, 4)},
+    ),
+    "Clip": (
+        """float[n, 4] x) => (float[n, 4] out)
+        <float low = {0}, float high = {1}, float slope = {0.25}, float shift = {0.5}>
+        { s = Mul(x, slope) t = Add(s, shift) out = Clip(t, low, high) }""",
+        {"x": 3 * f(3, 4)},
+    ),
+    "Conv": (
+        """float[n, 6, 9, 8] x, float[6, 1, 5, 3] w, float[6] b) => (float[n, 6, 8, 8] out)
+        { out = Conv<group=6, pads=[2, 1, 1, 1]>(x, w, b) }""",
+        {"x": f(3, 6, 9, 8), "w": f(6, 1, 5, 3), "b": f(6)},
+    ),
+    "Reshape": (
+        """float[n, 4, 6] x) => (float[m, 2, 6] out) <int64[2] rest = {2, 6}, int64[1] two = {2}>
+        { s = Shape<start=0, end=1>(x) d = Mul(s, two) t = Concat<axis=0>(d, rest) out = Reshape(x, t) }""",
+        {"x": f(3, 4, 6)},
+    ),
+}
+"""Graphs in which the rule of a standard operator finds something to change."""
+
+
+def test_every_standard_rule_has_a_graph() -> None:
+    assert set(STANDARD) == set(standard.RULES)
+
+
+@pytest.mark.parametrize("name", STANDARD)
+def test_standard_operators_compute_what_they_did(name: str) -> None:
+    text, inputs = STANDARD[name]
+    model = parser.parse_model(f'<ir_version: 8, opset_import: ["": 18]> g ({text}')
+    lowered = lower_operators(model)
+    before, after = (
+        [str(node) for node in graph.node if node.op_type == name] for graph in (model.graph, lowered.graph)
+    )
+    assert before != after
+    (expected,), (found,) = float64.run(model, inputs), float64.run(lowered, inputs)
+    np.testing.assert_allclose(found, expected, rtol=EXACT, atol=EXACT)
 
 
 def arrays(case: Case) -> dict[str, Array]:
