@@ -306,7 +306,7 @@ STANDARD: dict[str, tuple[str, Mapping[str, Array]]] = {
         {"x": f(3, 6, 9, 8), "w": f(6, 1, 5, 3), "b": f(6)},
     ),
     "Reshape": (
-        """float[n, 4, 6] x) => (float[m, 2, 6] out) <int64[2] rest = {2, 6}, int64[1] two = {2}>
+        """float[n, 4, 6] x) => (float[m, 3, 4] out) <int64[2] rest = {3, 4}, int64[1] two = {2}>
         { s = Shape<start=0, end=1>(x) d = Mul(s, two) t = Concat<axis=0>(d, rest) out = Reshape(x, t) }""",
         {"x": f(3, 4, 6)},
     ),
