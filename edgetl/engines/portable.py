@@ -28,6 +28,7 @@ from edgetl.errors import EngineError
 from edgetl.events import OnEvent
 from edgetl.providers import PlacedSession, Provider, open_placed
 from edgetl.runtime import import_onnxruntime
+from edgetl.storage import UNREADABLE_NPZ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -255,5 +256,5 @@ def _read_npz(data: bytes, what: str) -> dict[str, NDArray[Any]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except UNREADABLE_NPZ as error:
         raise EngineError(f"{what} is damaged ({error}): start anew, or copy it again") from None
