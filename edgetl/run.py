@@ -20,8 +20,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -316,7 +314,7 @@ def _read_npz(file: Path) -> dict[str, NDArray[Any]]:
     try:
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except storage.UNREADABLE_NPZ as error:
         raise _damaged(file, error) from None
 
 

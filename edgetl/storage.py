@@ -7,6 +7,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +19,13 @@ if os.name == "nt":
     import msvcrt
 else:
     import fcntl
+
+
+# what zipfile, zlib and numpy's parser of headers raise on damaged .npz files
+UNREADABLE_NPZ = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, NotImplementedError, RuntimeError),
+    *(SyntaxError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def sha256_file(path: Path) -> str:

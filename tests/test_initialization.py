@@ -32,7 +32,7 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
 
 
 def test_ridge_is_scikit_learns_with_the_penalty_of_smallest_left_out_loss() -> None:
-    from sklearn.linear_model import Ridge
+    linear_model = pytest.importorskip("sklearn.linear_model")
 
     x, y = blobs(60, 0)
     head = ridge(batches(x, y), "classification")
@@ -42,7 +42,9 @@ def test_ridge_is_scikit_learns_with_the_penalty_of_smallest_left_out_loss() -> 
     for penalty in PENALTIES:
         left_out = np.stack(
             [
-                Ridge(alpha=penalty * unit).fit(np.delete(x, i, 0), np.delete(y, i, 0)).predict(x[i : i + 1])[0]
+                linear_model.Ridge(alpha=penalty * unit)
+                .fit(np.delete(x, i, 0), np.delete(y, i, 0))
+                .predict(x[i : i + 1])[0]
                 for i in range(len(x))
             ]
         )
@@ -52,7 +54,7 @@ def test_ridge_is_scikit_learns_with_the_penalty_of_smallest_left_out_loss() -> 
             if best is None or loss < best[0]:
                 best = (loss, penalty, factor)
     assert best is not None
-    fitted = Ridge(alpha=best[1] * unit).fit(x.astype(np.float64), y)
+    fitted = linear_model.Ridge(alpha=best[1] * unit).fit(x.astype(np.float64), y)
     np.testing.assert_allclose(head.weight, best[2] * fitted.coef_, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(head.bias, best[2] * fitted.intercept_, rtol=1e-3, atol=1e-3)
 

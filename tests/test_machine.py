@@ -27,4 +27,4 @@ def test_boards_and_processors(monkeypatch: pytest.MonkeyPatch, files: dict[str,
         return files[str(path)]
 
     monkeypatch.setattr(Path, "read_text", read)
-    assert machine.this_machine().processor == expected
+    assert machine._processor() == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ import numpy as np
 from edgetl import defaults
 from edgetl.data.sample import Dataset, Label, Row, Sample, Wanted, known_labels, listed
 from edgetl.errors import DataError
+from edgetl.storage import UNREADABLE_NPZ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,10 +148,10 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
             return arrays
     except FileNotFoundError:
         raise DataError(f"{file} does not exist") from None
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, MemoryError) as error:
-        raise DataError(f"{file} is damaged ({error})") from None
-    except (zipfile.BadZipFile, zlib.error, SyntaxError) as error:
+    except zipfile.BadZipFile as error:
         raise DataError(f"{file} is not an .npz archive ({error}): write it with numpy.savez") from None
+    except UNREADABLE_NPZ as error:
+        raise DataError(f"{file} is damaged ({error})") from None
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:

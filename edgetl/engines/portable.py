@@ -28,6 +28,7 @@ from edgetl.errors import EngineError
 from edgetl.events import OnEvent
 from edgetl.providers import PlacedSession, Provider, open_placed
 from edgetl.runtime import import_onnxruntime
+from edgetl.storage import UNREADABLE_NPZ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 class PortableEngine:
     """See `edgetl.engines.base.Engine`.
 
-    Parameters, optimizer state and, with micro-batches, the sums of gradients stay in the runtime, each
-    twice: a step reads one set and writes the other.
+    Parameters and optimizer state stay in the runtime, twice: a step reads one set and writes the other.
+    With micro-batches they, and the sums of gradients, are written over.
     """
 
     name = "portable"
@@ -67,13 +68,14 @@ class PortableEngine:
         else:
             step, update = _accumulating_files(artifacts, optimizer)
             self._update = open_step(update, Provider(), what="the optimizer's update")
-            self._sums, self._new_sums = (
-                self._zeros({s.name + SUM: s.shape for s in self._manifest.trainable}) for _ in range(2)
-            )
+            self._sums = self._zeros({s.name + SUM: s.shape for s in self._manifest.trainable})
         self._train = open_step(step, replace(provider, allow_fallback=True), what="the training step")
         self._eval = open_step(_file(artifacts, PORTABLE_EVAL_STEP), Provider(), what="validation")
         self._step, arrays = self._initial(artifacts, initial) if state is None else self._restored(state)
-        self._current, self._other = self._zeros(self._shapes), self._zeros(self._shapes)
+        self._current = self._zeros(self._shapes)
+        # a whole step still reads parameters, for the gradients before them, when it writes new ones;
+        # the optimizer alone reads each element for the last time where it writes it
+        self._other = self._zeros(self._shapes) if self._update is None else self._current
         for name, array in arrays.items():
             self._current[name].update_inplace(np.ascontiguousarray(array))
 
@@ -134,9 +136,8 @@ class PortableEngine:
         loss = 0.0
         for part in micro_batches(len(targets), self._micro_batch):
             feeds = self._batch([array[part] for array in features], targets[part], weights[part])
-            into = {name + NEW: value for name, value in self._new_sums.items()}
+            into = {name + NEW: value for name, value in self._sums.items()}
             loss += float(self._run(self._train, feeds, {**self._parameters(), **self._sums}, into, LOSS)[0])
-            self._sums, self._new_sums = self._new_sums, self._sums
         return loss
 
     def _initial(
@@ -255,5 +256,5 @@ def _read_npz(data: bytes, what: str) -> dict[str, NDArray[Any]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except UNREADABLE_NPZ as error:
         raise EngineError(f"{what} is damaged ({error}): start anew, or copy it again") from None

@@ -39,7 +39,7 @@ def test_the_main_job_reaches_what_torch_reaches(tmp_path: Path) -> None:
         "--model-arg", "pad_type=same", "--model-arg", "bn_eps=0.001", "--labels-from", CIFAR / "train",
         "--out", artifacts,
     )  # fmt: skip
-    found = edgetl("finetune", artifacts, CIFAR / "train", "--out", run, "--epochs", 30)
+    found = edgetl("finetune", artifacts, CIFAR / "train", "--out", run, "--epochs", 30, "--init", "zero")
     assert found["features_computed"] == 1000
     deployed = edgetl("deploy", run, "--out", model)
     assert deployed["verified_samples"] == 200
