@@ -89,7 +89,8 @@ def drawings(folder: Path) -> NDArray[np.uint8]:
 
 def epochs(run: Path, column: str) -> list[float]:
     with open(run / "results.csv", newline="") as file:
-        return [float(line[column]) for line in csv.DictReader(file)]
+        # epoch 0, the start, has no training loss
+        return [float(line[column]) for line in csv.DictReader(file) if line[column]]
 
 
 def floats(file: Path) -> NDArray[np.float64]:
