@@ -7,20 +7,17 @@ import errno
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgetl import __version__, defaults
+from edgetl import __version__, choices, defaults
 from edgetl.errors import EdgetlError
 
 if TYPE_CHECKING:
     from edgetl.console import Display
-    from edgetl.deployed import Prediction
-    from edgetl.report import ReportResult
-    from edgetl.runs import RunSummary
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -130,7 +127,7 @@ def main() -> None:
 )
 @click.option(
     "--modality",
-    type=click.Choice(["image", "audio", "text", "array"]),
+    type=click.Choice(choices.MODALITIES),
     help="What a sample is: a picture, a recording (the network gets its log-mel spectrogram), a text, or numbers.  "
     "[default: text for a language model of hf:, else image]",
 )
@@ -151,14 +148,14 @@ def main() -> None:
 )
 @click.option(
     "--task",
-    type=click.Choice(["classification", "multilabel", "regression"]),
+    type=click.Choice(list(choices.TASKS)),
     default="classification",
     show_default=True,
     help="One class each; any number of classes; or numbers.",
 )
 @click.option(
     "--loss",
-    type=click.Choice(["cross_entropy", "binary_cross_entropy", "mean_squared_error", "l1"]),
+    type=click.Choice(choices.LOSSES),
     help="What is minimised.  [default: the task's]",
 )
 @click.option("--force", is_flag=True, help="Replace a prepared directory at --out.")
@@ -233,14 +230,12 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 )
 @click.option(
     "--init",
-    type=click.Choice(["auto", "zero", "prototype", "ridge"]),
+    type=click.Choice(choices.INITIALIZATIONS),
     default=defaults.INIT,
     show_default=True,
     help="How a new head begins: at zero, or in closed form from the features.",
 )
-@click.option(
-    "--schedule", type=click.Choice(["constant", "linear", "cosine"]), default=defaults.SCHEDULE, show_default=True
-)
+@click.option("--schedule", type=click.Choice(choices.SCHEDULES), default=defaults.SCHEDULE, show_default=True)
 @click.option(
     "--warmup",
     type=click.FloatRange(0, 1),
@@ -250,10 +245,10 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 )
 @click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better one.")
 @click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
-@click.option("--class-weights", type=click.Choice(["balanced"]), help="Let every class count alike.")
+@click.option("--class-weights", type=click.Choice(choices.CLASS_WEIGHTS), help="Let every class count alike.")
 @click.option(
     "--augment",
-    type=click.Choice(["light", "strong"]),
+    type=click.Choice(choices.STRENGTHS),
     help="Train on other views of each sample, too; they are cached.",
 )
 @click.option(
@@ -262,7 +257,7 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Whether views of pictures may be mirrored.")
 @click.option(
     "--cache-precision",
-    type=click.Choice(["float32", "float16"]),
+    type=click.Choice(choices.PRECISIONS),
     default="float32",
     show_default=True,
     help="float16 halves the cache and rounds the features.",
@@ -276,8 +271,8 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 )
 @click.option("--resume", is_flag=True, help="Continue the run at --out, with the result of an uninterrupted one.")
 @click.option("--force", is_flag=True, help="Replace the run at --out.")
-@click.option("--engine", type=click.Choice(["auto", "ort-training", "portable"]), default="auto", show_default=True)
-@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
+@click.option("--engine", type=click.Choice(choices.ENGINES), default="auto", show_default=True)
+@click.option("--optimizer", type=click.Choice(choices.OPTIMIZERS), default="adamw", show_default=True)
 @click.option(
     "--momentum",
     type=click.FloatRange(min=0, max=1, max_open=True),
@@ -319,6 +314,7 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
         raise click.UsageError("--resume continues a run and --force replaces it: give one of them.")
     with _reporting(as_json, interrupted=lambda display: _how_to_resume(options["out"], display)) as display:
         import edgetl
+        from edgetl import outline
 
         result = edgetl.finetune(artifacts, data, on_event=display, **options)
         from edgetl.console import figure
@@ -332,12 +328,12 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
         result,
         f"{validated} (best epoch {result.best_epoch} of {result.epochs}), "
         f"in {result.seconds:.1f} s and {result.peak_rss_mb:.0f} MB",
-        *_others(result.val_figures, result.metric),
+        *outline.others(result.val_figures, result.metric),
         f"  {result.train_samples} samples to train and {result.val_samples} to validate, "
         f"{len(result.rejected)} left out",
         f"  features {result.feature_seconds:.1f} s ({speed}), training {result.training_seconds:.1f} s, "
         f"engine {result.engine}",
-        *_placements(result.placement),
+        *outline.placements(result.placement),
         f"  the run lies in {result.run}; look at its report.html",
         f"next: edgetl deploy {result.run} --out model.onnx",
     )
@@ -383,6 +379,7 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
     """Measure MODEL, a deployed file, on DATA: a folder with one folder per class, a table, or an .npz file."""
     with _reporting(as_json) as display:
         import edgetl
+        from edgetl import outline
 
         result = edgetl.evaluate(model, data, on_event=display, **options)
         from edgetl.console import figure
@@ -393,11 +390,11 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
         as_json,
         result,
         f"{figure(metric, value)} ({counted} in {result.data})",
-        *_others(result.figures, metric),
-        *_per_label(result.per_label),
+        *outline.others(result.figures, metric),
+        *outline.per_label(result.per_label),
         f"  {result.ms_per_image:.1f} ms per sample with {result.threads} threads, "
         f"{result.peak_rss_mb:.0f} MB, {len(result.rejected)} left out",
-        *_placements({"the model": result.placement}),
+        *outline.placements({"the model": result.placement}),
     )
 
 
@@ -415,9 +412,12 @@ def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) 
     """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, .npz files, or texts."""
     with _reporting(as_json) as display:
         import edgetl
+        from edgetl import outline
 
         results = edgetl.predict(model, inputs, on_event=display, **options)
-    _finish(as_json, {"model": model, "predictions": results}, *(f"{item.input}: {_told(item)}" for item in results))
+    _finish(
+        as_json, {"model": model, "predictions": results}, *(f"{item.input}: {outline.told(item)}" for item in results)
+    )
 
 
 @main.command()
@@ -427,9 +427,10 @@ def inspect(path: str, as_json: bool) -> None:
     """Describe a prepared directory, a run, or a deployed model."""
     with _reporting(as_json):
         import edgetl
+        from edgetl import outline
 
         found = edgetl.describe(path)
-    _finish(as_json, found, *(_artifacts_outline(found) if found["kind"] == "artifacts" else _outline(found)))
+    _finish(as_json, found, *(outline.artifacts(found) if found["kind"] == "artifacts" else outline.plain(found)))
 
 
 @main.command()
@@ -439,9 +440,10 @@ def report(run: str, as_json: bool) -> None:
     """Write RUN's report.html and plots anew (finetune writes them at its end)."""
     with _reporting(as_json) as display:
         import edgetl
+        from edgetl import outline
 
         result = edgetl.write_report(run, on_event=display)
-    _finish(as_json, result, *_report_lines(result))
+    _finish(as_json, result, *outline.report_lines(result))
 
 
 @main.command()
@@ -458,10 +460,11 @@ def runs(directory: str, sort: str, as_json: bool) -> None:
     """Compare the runs at and below DIRECTORY in a table."""
     with _reporting(as_json) as display:
         import edgetl
+        from edgetl import outline
         from edgetl.console import table
 
         found = edgetl.compare_runs(directory, sort=sort, on_event=display)
-    _finish(as_json, {"directory": directory, "runs": found}, *table(*_runs_table(found)))
+    _finish(as_json, {"directory": directory, "runs": found}, *table(*outline.runs_table(found)))
 
 
 @main.command()
@@ -502,90 +505,6 @@ def demo(out: str | None, as_json: bool) -> None:
     if not as_json:
         draw(result)
     _finish(as_json, result)
-
-
-def _told(item: Prediction) -> str:
-    """A prediction for people: numbers, or classes with their probabilities; a mark on labels that it gives."""
-    if item.values:
-        return ", ".join(f"{name} {value:.6g}" for name, value in item.values.items())
-    given = item.labels if len(item.labels) != 1 or item.labels[0] != item.top[0][0] else ()
-    return ", ".join(f"{label}{'*' if label in given else ''} {p:.1%}" for label, p in item.top)
-
-
-def _others(figures: dict[str, float | None], metric: str) -> Iterator[str]:
-    from edgetl.console import figure
-
-    if others := [figure(name, value) for name, value in figures.items() if name != metric]:
-        yield f"  {', '.join(others)}"
-
-
-def _per_label(per_label: dict[str, dict[str, float | None]]) -> Iterator[str]:
-    """A line for each class or label, with a bar for its recall; or for each of several numbers."""
-    from edgetl.console import figure
-
-    width = max(map(len, per_label))
-    for name, found in per_label.items():
-        if "recall" in found:
-            recall = found["recall"]
-            bar = "no samples" if recall is None else f"{recall:6.1%}  {'█' * round(20 * recall)}"
-            yield f"  {name:<{width}}  {bar}"
-        elif len(per_label) > 1:
-            yield f"  {name:<{width}}  {', '.join(figure(metric, value) for metric, value in found.items())}"
-
-
-def _placements(placement: dict[str, dict[str, float]]) -> Iterator[str]:
-    """Say what ran where, unless the CPU ran everything."""
-    if {name for shares in placement.values() for name in shares} <= {"CPUExecutionProvider"}:
-        return
-    for what, shares in placement.items():
-        listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        yield f"  {what} ran on: {listed} of the time" if shares else f"  {what} did not have to run"
-
-
-def _report_lines(result: ReportResult) -> Iterator[str]:
-    yield f"{result.report} is ready: {result.size_kb:.0f} kB, in {result.seconds:.1f} s"
-    if result.accuracy is not None:
-        before = "" if result.accuracy_before is None else f"{result.accuracy_before:.1%} before, "
-        yield f"  validation accuracy {before}{result.accuracy:.1%}{'' if result.finished else ' so far'}"
-    for plot in result.plots:
-        yield f"  {plot}"
-
-
-def _runs_table(found: Sequence[RunSummary]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    heads = (
-        "run",
-        "model",
-        "trains",
-        ">accuracy",
-        ">loss",
-        ">best",
-        ">epochs",
-        ">pictures",
-        ">lr",
-        "engine",
-        ">seconds",
-    )
-
-    def shown(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    rows = [
-        (
-            run.name,
-            run.model,
-            ", ".join(run.policy) or "-",
-            shown(run.val_accuracy, ".1%"),
-            shown(run.val_loss, ".4f"),
-            shown(run.best_epoch, "d"),
-            f"{run.epochs}" if run.finished else f"{run.epochs} of {run.planned_epochs}",
-            f"{shown(run.train_samples, 'd')}+{shown(run.val_samples, 'd')}",
-            f"{run.lr:g}",
-            run.engine,
-            shown(run.seconds, ".1f"),
-        )
-        for run in found
-    ]
-    return heads, rows
 
 
 def _numbers(text: str | None, option: str, kind: Callable[[str], Any] = float) -> tuple[Any, ...] | None:
@@ -684,48 +603,6 @@ def _finish(as_json: bool, result: Any, *lines: str) -> None:
         return
     for line in lines:
         click.echo(line)
-
-
-def _artifacts_outline(found: dict[str, Any]) -> Iterator[str]:
-    """A prepared directory: what it is, what trains, the boundary, and a line for every parameter."""
-    yield from _outline({k: v for k, v in found.items() if k not in ("trainable", "frozen", "features", "files")})
-    yield "boundary, for one sample:"
-    for spec in found["features"]:
-        size = 4 * math.prod(spec["shape"])
-        yield f"  {spec['name']}  {spec['shape']}  {size / 1e3:,.1f} kB"
-    for name, title in (("backbone", "frozen"), ("trainable", "trainable")):
-        count = sum(math.prod(spec["shape"]) for spec in found[title])
-        yield f"{name}: {count:,} {title} parameters, {found[f'{name}_macs'] / 1e6:,.1f} million multiply-accumulates"
-    yield "parameters (* trains):"
-    for mark, title in ((" ", "frozen"), ("*", "trainable")):
-        for spec in found[title]:
-            yield f" {mark} {spec['name']}  {spec['shape']}"
-    yield "files:"
-    for file, entry in found["files"].items():
-        yield f"  {file}  {entry['bytes']:,} bytes  {entry['sha256'][:12]}"
-
-
-def _outline(value: Any, indent: int = 0) -> Iterator[str]:
-    """Nested plain values as indented lines; long lists of numbers or records are cut."""
-    for key, item in value.items():
-        pad = "  " * indent
-        if isinstance(item, dict):
-            yield f"{pad}{key}:"
-            yield from _outline(item, indent + 1)
-        elif isinstance(item, list) and item and isinstance(item[0], dict):
-            yield f"{pad}{key}:"
-            for entry in item[-10:]:
-                yield f"{pad}  " + "  ".join(f"{k}={_short(v)}" for k, v in entry.items())
-        else:
-            yield f"{pad}{key}: {_short(item)}"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)
 
 
 if __name__ == "__main__":

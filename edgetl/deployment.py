@@ -14,7 +14,7 @@ import numpy as np
 import edgetl
 from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import BACKBONE, PREPROCESS, TOKENIZER, TRAINABLE, Artifacts, load_artifacts
-from edgetl.data import Sample, Wanted, open_training
+from edgetl.data import Sample, open_training, wanted_by
 from edgetl.deployed import (
     LOGITS,
     METADATA_EDGETL,
@@ -224,15 +224,7 @@ def _validation_samples(prepared: Artifacts, args: RunArgs, validation: Validati
     manifest = prepared.manifest
     if manifest.modality in ("image", "audio"):
         return [Sample(path, None, Path(path)) for path in validation.paths]
-    wanted = Wanted(
-        modality=manifest.modality,
-        task=manifest.task,
-        labels=args.labels,
-        outputs=manifest.outputs,
-        shape=manifest.inputs[0].shape if manifest.modality == "array" else None,
-        input_columns=args.input_columns,
-        label_columns=args.label_columns,
-    )
+    wanted = wanted_by(manifest, args.labels, args.input_columns, args.label_columns)
     try:
         opened = open_training(Path(args.data), Path(args.val) if args.val else None, wanted)
     except DataError as error:

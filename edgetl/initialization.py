@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-INITIALIZATIONS = ("zero", "prototype", "ridge")
-
 Batches = Callable[[], Iterator[tuple["NDArray[np.float32]", "NDArray[np.float32]"]]]
 """Gives, each time it is called, the training samples: the head's inputs `[n, D]` and targets `[n, K]`.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-SCHEDULES = ("constant", "linear", "cosine")
-
 
 def learning_rate(peak: float, schedule: str, warmup: float, step: int, steps: int) -> float:
     """Return the rate of step `step` (0 for the first) of `steps`.
@@ -15,7 +13,7 @@ def learning_rate(peak: float, schedule: str, warmup: float, step: int, steps: i
     2017).
 
     Args:
-        schedule: one of `SCHEDULES`.
+        schedule: one of `edgetl.choices.SCHEDULES`.
         warmup: a share of all steps, in 0..1.
     """
     rising = round(warmup * steps)

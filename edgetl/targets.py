@@ -13,13 +13,6 @@ from edgetl.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TASKS = {
-    "classification": ("cross_entropy",),
-    "multilabel": ("binary_cross_entropy",),
-    "regression": ("mean_squared_error", "l1"),
-}
-"""Each task and the losses it can be trained with, the default first."""
-
 OUTPUTS_ARE = {"classification": "classes", "multilabel": "labels", "regression": "numbers"}
 
 METRICS = {"classification": "accuracy", "multilabel": "macro_f1", "regression": "r2"}
@@ -31,7 +24,7 @@ class TargetEncoder:
     """Labels of one task as targets and weights.
 
     Attributes:
-        task: one of `TASKS`.
+        task: one of `edgetl.choices.TASKS`.
         outputs: K, the number of classes or of numbers.
         label_smoothing: ε: a class's target is `1 - ε + ε/K`, every other's `ε/K` (Szegedy et al. 2016).
         class_weights: one for each class; None weighs all alike.

@@ -12,34 +12,19 @@ import numpy as np
 
 import edgetl
 from edgetl import defaults, runtime, schema, storage
-from edgetl.artifacts import Artifacts, Optimizer, load_artifacts
-from edgetl.data import Dataset, Sample, Wanted, open_training, split_stratified, strata
+from edgetl.artifacts import Optimizer, load_artifacts
+from edgetl.data import Dataset, Sample, open_training, split_stratified, strata, wanted_by
 from edgetl.data.augment import Views
-from edgetl.engines import choose_micro_batch, resolve_engine
-from edgetl.errors import DataError, RunError
+from edgetl.engines import resolve_engine
+from edgetl.errors import DataError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features, extract_views
 from edgetl.loop import Job, best_epoch, find_learning_rate, initial_head, prove, train
 from edgetl.machine import this_machine
 from edgetl.providers import resolve_provider
 from edgetl.report import report_or_note
-from edgetl.run import (
-    ARGS,
-    BEST,
-    CONFUSION,
-    CURVES,
-    LAST,
-    LOCK,
-    METRICS,
-    REPORT,
-    RESULTS,
-    SAMPLES,
-    VALIDATION,
-    Checkpoint,
-    Run,
-    RunArgs,
-    RunSamples,
-)
+from edgetl.run import ARGS, LAST, LOCK, Run, RunArgs, RunSamples
+from edgetl.settings import begin, check_options, settle
 from edgetl.targets import OUTPUTS_ARE, answers, figures, scaling
 
 if TYPE_CHECKING:
@@ -145,7 +130,7 @@ def finetune(
         init: how a new head begins: `zero`, or in closed form from the features, `prototype` or `ridge`
             (`edgetl.initialization`); `auto` is `prototype` for few samples of each class, or else `ridge`,
             and `zero` where the head is not a linear layer.
-        schedule: of the learning rate, one of `edgetl.schedule.SCHEDULES`, behind `warmup`, a share of
+        schedule: of the learning rate, one of `edgetl.choices.SCHEDULES`, behind `warmup`, a share of
             all steps.
         patience: stop after so many epochs in a row without a better one.
         label_smoothing: see `edgetl.targets.TargetEncoder`; for classification.
@@ -174,6 +159,7 @@ def finetune(
         EdgetlError: with one sentence for each thing a user can cause.
     """
     started = time.monotonic()
+    check_options(locals())
     threads = threads or runtime.available_cores()
     run = Run(Path(out))
     if not resume:
@@ -182,15 +168,7 @@ def finetune(
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     prepared = load_artifacts(Path(artifacts))
     manifest = prepared.manifest
-    wanted = Wanted(
-        modality=manifest.modality,
-        task=manifest.task,
-        labels=manifest.labels,
-        outputs=manifest.outputs,
-        shape=manifest.inputs[0].shape if manifest.modality == "array" else None,
-        input_columns=tuple(input_column),
-        label_columns=tuple(label_column),
-    )
+    wanted = wanted_by(manifest, manifest.labels, input_column, label_column)
     train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted)
     if len(train_set.labels) != manifest.outputs:
         raise DataError(
@@ -261,7 +239,7 @@ def finetune(
     )
     samples = _describe(features, train_rows, val_rows)
     with run.lock():
-        args = _settled(run, args, prepared, len(train_rows), resume=resume)
+        args = settle(run, args, prepared, len(train_rows), resume=resume)
         job = Job(prepared, args, features, labels, train_rows, val_rows, threads, where, on_event)
         on_event(Stage("training"))
         training_started = time.monotonic()
@@ -269,7 +247,7 @@ def finetune(
         initial = initial_head(job) if is_new else {}
         if args.lr == 0:
             job = replace(job, args=replace(args, lr=find_learning_rate(job)))
-        last = _begin(run, job.args, samples, resume=resume, force=force)
+        last = begin(run, job.args, samples, resume=resume, force=force)
         session = job.open_engine(last.engine_state if last else None, initial)
         history = train(job, run, session, last)
         best = best_epoch(history)
@@ -304,99 +282,10 @@ def finetune(
     return result
 
 
-def _settled(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, resume: bool) -> RunArgs:
-    """Settle what the user left open, by the artifacts, or as the run to be resumed has it."""
-    if args.task != "classification" and (args.label_smoothing or args.class_weights or args.init == "prototype"):
-        raise RunError(
-            f"--label-smoothing, --class-weights and --init prototype are for one class per sample, not for {args.task}"
-        )
-    if args.init == "auto":
-        args = replace(args, init=_best_initialization(prepared, args, samples))
-    before = run.read_args() if resume and (run.path / ARGS).is_file() else None
-    if args.lr == 0 and before is not None:
-        args = replace(args, lr=before.lr)
-    if args.micro_batch is None:
-        chosen = choose_micro_batch(prepared.manifest, args.batch_size, runtime.available_memory_mb())
-        args = replace(args, micro_batch=before.micro_batch if before is not None else chosen)
-    return args
-
-
-def _best_initialization(prepared: Artifacts, args: RunArgs, samples: int) -> str:
-    """Return the initialization that benchmarks/initialization.py found best for so many training samples."""
-    if prepared.manifest.head is None:
-        return "zero"
-    few = samples < defaults.RIDGE_FROM * prepared.manifest.outputs
-    return "prototype" if few and args.task == "classification" else "ridge"
-
-
 def _labels(task: str, features: FeatureSet) -> NDArray[Any]:
     """`[N]` int64 class indices, or `[N, K]` float64."""
     kind = np.int64 if task == "classification" else np.float64
     return np.array([sample.label for sample in features.samples], dtype=kind)
-
-
-def _begin(run: Run, args: RunArgs, samples: RunSamples, *, resume: bool, force: bool) -> Checkpoint | None:
-    """Make the run directory ready: new, or at the last checkpoint of the run to be resumed."""
-    if resume and (run.path / ARGS).is_file():
-        _check_same(run, run.read_args(), args, run.read_samples(), samples)
-        last = run.read_checkpoint(LAST)
-        if last is not None and last.epoch >= args.epochs:
-            args = replace(args, epochs=last.epoch)
-    else:
-        if not resume:
-            storage.refuse_existing(run.path, force=force, marker=ARGS, hint="--resume or --force", besides=LOCK)
-        for name in (REPORT, CURVES, CONFUSION, METRICS, VALIDATION, LAST, BEST, RESULTS, SAMPLES, ARGS):
-            (run.path / name).unlink(missing_ok=True)
-        last = None
-    run.write_samples(samples)
-    run.write_args(args)
-    return last
-
-
-def _check_same(
-    run: Run, before: RunArgs, now: RunArgs, samples_before: RunSamples | None, samples_now: RunSamples
-) -> None:
-    """Refuse to continue a run with other settings or other data."""
-    if now.epochs != before.epochs and (now.schedule != "constant" or now.warmup):
-        raise RunError(
-            f"{run.path} cannot be resumed for {now.epochs} epochs, because its learning rate follows a schedule "
-            f"of {before.epochs}: repeat the first command with --resume, or start anew with --force"
-        )
-    for name in (
-        "artifacts_sha256",
-        "val_fraction",
-        "batch_size",
-        "lr",
-        "init",
-        "schedule",
-        "warmup",
-        "patience",
-        "label_smoothing",
-        "class_weights",
-        "augment",
-        "views",
-        "flip",
-        "cache_precision",
-        "seed",
-        "engine",
-        "optimizer",
-        "micro_batch",
-        "provider",
-        "provider_options",
-        "labels",
-    ):
-        old, new = getattr(before, name), getattr(now, name)
-        if old != new:
-            what = "the artifacts differ" if name == "artifacts_sha256" else f"{name} was {old!r} and is now {new!r}"
-            raise RunError(
-                f"{run.path} cannot be resumed, because {what}: repeat the first command with --resume, "
-                "or start anew with --force"
-            )
-    if samples_before is not None and replace(samples_before, val_paths=()) != replace(samples_now, val_paths=()):
-        raise RunError(
-            f"{run.path} cannot be resumed, because the data in {now.data} have changed since it began: "
-            "start anew with --force (features of unchanged samples are reused)"
-        )
 
 
 def _divide(

@@ -17,10 +17,10 @@ DEVICE_MODULES = sorted(
     if path.relative_to(ROOT).parts[0] not in WORKSTATION and path.name != "__main__.py"
 )
 # lower may not know of higher
-ORDER = ["errors", "defaults", "metrics", "schema", "events", "storage", "artifacts", "targets", "schedule",
-         "rate", "runtime", "machine", "providers", "graphs", "initialization", "data", "engines", "features", "run",
-         "runs", "report", "loop", "train", "deployed", "deployment", "inspection",
-         "doctor", "console", "cli"]  # fmt: skip
+ORDER = ["errors", "choices", "defaults", "metrics", "schema", "events", "storage", "artifacts", "targets",
+         "schedule", "rate", "runtime", "machine", "providers", "graphs", "initialization", "data",
+         "engines", "features", "run", "runs", "report", "loop", "settings", "train", "deployed",
+         "deployment", "inspection", "doctor", "console", "outline", "cli"]  # fmt: skip
 
 BLOCK = """
 import sys

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgetl.choices import SCHEDULES
 from edgetl.rate import RATES, find_rate
-from edgetl.schedule import SCHEDULES, learning_rate
+from edgetl.schedule import learning_rate
 
 
 def rates(schedule: str, warmup: float, steps: int) -> list[float]:

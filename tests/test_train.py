@@ -321,3 +321,39 @@ def test_balanced_weights_help_the_rare(digits: Path, digits_artifacts: Path, tm
         rare = found.labels > 0
         recalls.append((found.logits.argmax(1) == found.labels)[rare].mean())
     assert recalls[1] > recalls[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"optimizer": "adam"}, "no optimizer 'adam': choose one of adamw, sgd"),
+        ({"optimizer": None}, "no optimizer None"),
+        ({"schedule": "step"}, "no schedule 'step'"),
+        ({"init": "random"}, "no init 'random'"),
+        ({"augment": "mild"}, "no augment 'mild': choose one of light, strong"),
+        ({"class_weights": "equal"}, "no class_weights 'equal'"),
+        ({"cache_precision": "int8"}, "no cache_precision 'int8'"),
+        ({"lr": 0.0}, "lr must lie between"),
+        ({"lr": float("nan")}, "lr must lie between"),
+        ({"momentum": 1.0}, "momentum must lie between"),
+        ({"warmup": 1.5}, "warmup must lie between 0 and 1, not be 1.5"),
+        ({"label_smoothing": -0.1}, "label_smoothing must"),
+        ({"clip_norm": 0.0}, "clip_norm must"),
+        ({"micro_batch": 0}, "micro_batch must"),
+        ({"batch_size": 0}, "batch_size must"),
+    ],
+)
+def test_what_the_command_line_refuses_the_function_refuses_too(
+    train: Callable[..., Any], tmp_path: Path, option: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(EdgetlError) as caught:
+        train(**option)
+    assert said in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", [{"momentum": 0.5}, {"init": "ridge"}, {"micro_batch": 4}, {"weight_decay": 0.5}])
+def test_a_run_is_not_continued_with_other_settings(train: Callable[..., Any], change: dict[str, Any]) -> None:
+    train()
+    with pytest.raises(RunError, match="cannot be resumed"):
+        train(resume=True, epochs=6, **change)

@@ -11,7 +11,7 @@ from textwrap import shorten
 from edgetl.data import arrays, table
 from edgetl.data.folder import Split, files_of, find_split, open_folder, split_stratified, strata
 from edgetl.data.images import content_digest, read_rgb
-from edgetl.data.sample import Dataset, Label, Sample, Wanted
+from edgetl.data.sample import Dataset, Label, Sample, Wanted, wanted_by
 from edgetl.errors import DataError
 
 _FILES = {*table.SUFFIXES, *arrays.SUFFIXES, ".txt"}
@@ -129,4 +129,5 @@ __all__ = [
     "read_rgb",
     "split_stratified",
     "strata",
+    "wanted_by",
 ]

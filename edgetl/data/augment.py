@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-STRENGTHS = ("light", "strong")
-
 
 @dataclass(frozen=True)
 class Strength:

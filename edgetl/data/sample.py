@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgetl.artifacts import Manifest
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:
@@ -103,6 +104,24 @@ class Wanted:
     shape: tuple[int, ...] | None = None
     input_columns: tuple[str, ...] = ()
     label_columns: tuple[str, ...] = ()
+
+
+def wanted_by(
+    manifest: Manifest,
+    labels: tuple[str, ...],
+    input_columns: Sequence[str] = (),
+    label_columns: Sequence[str] = (),
+) -> Wanted:
+    """Return what data for a prepared directory must be, with these names of its outputs."""
+    return Wanted(
+        modality=manifest.modality,
+        task=manifest.task,
+        labels=labels,
+        outputs=manifest.outputs,
+        shape=manifest.inputs[0].shape if manifest.modality == "array" else None,
+        input_columns=tuple(input_columns),
+        label_columns=tuple(label_columns),
+    )
 
 
 def known_labels(root: Path, found: Sequence[str], wanted: Wanted) -> tuple[str, ...]:

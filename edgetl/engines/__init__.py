@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgetl.artifacts import Artifacts, Optimizer
+from edgetl.choices import ENGINES
 from edgetl.engines.base import Engine, choose_micro_batch
 from edgetl.errors import EngineError
 from edgetl.events import OnEvent, ignore
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ENGINES", "Engine", "choose_micro_batch", "open_engine", "resolve_engine"]
-
-ENGINES = ("auto", "ort-training", "portable")
+__all__ = ["Engine", "choose_micro_batch", "open_engine", "resolve_engine"]
 
 
 def resolve_engine(name: str) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from edgetl.artifacts import Optimizer
 
-OPTIMIZERS = ("adamw", "sgd")
-
 LOSS = "loss"
 LEARNING_RATE = "learning_rate"
 STEP = "step"

@@ -126,7 +126,7 @@ def set_ort_optimizer(model: onnx.ModelProto, optimizer: Optimizer) -> None:
 
 
 def _append_update(graph: onnx.GraphProto, trainable: Sequence[TensorSpec], optimizer: Optimizer) -> None:
-    op = Nodes("update")
+    op = Nodes("edgetl/update")
     gradients = {spec.name: spec.name + GRADIENT for spec in trainable}
     if optimizer.clip_norm is not None:
         gradients = _clipped(op, gradients, optimizer.clip_norm)

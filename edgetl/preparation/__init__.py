@@ -27,11 +27,12 @@ from edgetl.artifacts import (
     TensorSpec,
     save_manifest,
 )
+from edgetl.choices import MODALITIES, TASKS, check_choice
 from edgetl.data import label_names
 from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT
 from edgetl.errors import EdgetlError, ModelError
 from edgetl.events import Note, OnEvent, Stage, ignore
-from edgetl.targets import OUTPUTS_ARE, TASKS
+from edgetl.targets import OUTPUTS_ARE
 
 if TYPE_CHECKING:
     from edgetl.preparation.decompose import Obstacle
@@ -139,6 +140,7 @@ def prepare(
     from edgetl.preparation.sources import load_source, modality_of
 
     modality = modality or modality_of(source)
+    check_choice("modality", modality, MODALITIES)
     if modality != TEXT and (max_length is not None or dynamic_length):
         raise EdgetlError("--max-length and --dynamic-length are of texts, and of no other modality")
     spectrogram = audio_preprocessing(audio or {}) if modality == AUDIO else None
@@ -281,8 +283,7 @@ def _lower(
 
 
 def _loss(task: str, loss: str | None) -> str:
-    if task not in TASKS:
-        raise EdgetlError(f"there is no task {task!r}: choose one of {', '.join(TASKS)}")
+    check_choice("task", task, TASKS)
     if loss is not None and loss not in TASKS[task]:
         raise EdgetlError(f"{task} cannot be trained with the loss {loss!r}, only with {' or '.join(TASKS[task])}")
     return loss or TASKS[task][0]

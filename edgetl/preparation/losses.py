@@ -33,7 +33,7 @@ def with_loss(model: onnx.ModelProto, loss: str) -> onnx.ModelProto:
     names |= {name for node in graph.node for name in node.output}
     if clash := names & {TARGETS, SAMPLE_WEIGHTS, LOSS}:
         raise ModelError(f"the network has a tensor named {clash.pop()!r}, which the training graph needs: rename it")
-    op = Nodes("loss")
+    op = Nodes("edgetl/loss")
     each = LOSSES[loss](op, BATCH_LOGITS, TARGETS)
     op.ReduceSum(op.Mul(each, SAMPLE_WEIGHTS), keepdims=0, out=LOSS)
     logits = graph.output[0]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetl.data.augment import STRENGTHS, Views
+from edgetl.choices import STRENGTHS
+from edgetl.data.augment import Views
 from edgetl.errors import DataError
 
 RNG = np.random.default_rng(0)

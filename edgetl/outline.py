@@ -1,0 +1,139 @@
+"""Results as lines for people, for the command line to print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgetl.console import figure
+
+if TYPE_CHECKING:
+    from edgetl.deployed import Prediction
+    from edgetl.report import ReportResult
+    from edgetl.runs import RunSummary
+
+
+def told(item: Prediction) -> str:
+    """A prediction for people: numbers, or classes with their probabilities; a mark on labels that it gives."""
+    if item.values:
+        return ", ".join(f"{name} {value:.6g}" for name, value in item.values.items())
+    given = item.labels if len(item.labels) != 1 or item.labels[0] != item.top[0][0] else ()
+    return ", ".join(f"{label}{'*' if label in given else ''} {p:.1%}" for label, p in item.top)
+
+
+def others(figures: dict[str, float | None], metric: str) -> Iterator[str]:
+    """The figures beside the one that decides, on one line."""
+    if rest := [figure(name, value) for name, value in figures.items() if name != metric]:
+        yield f"  {', '.join(rest)}"
+
+
+def per_label(figures: dict[str, dict[str, float | None]]) -> Iterator[str]:
+    """A line for each class or label, with a bar for its recall; or for each of several numbers."""
+    width = max(map(len, figures))
+    for name, found in figures.items():
+        if "recall" in found:
+            recall = found["recall"]
+            bar = "no samples" if recall is None else f"{recall:6.1%}  {'█' * round(20 * recall)}"
+            yield f"  {name:<{width}}  {bar}"
+        elif len(figures) > 1:
+            yield f"  {name:<{width}}  {', '.join(figure(metric, value) for metric, value in found.items())}"
+
+
+def placements(placement: dict[str, dict[str, float]]) -> Iterator[str]:
+    """Say what ran where, unless the CPU ran everything."""
+    if {name for shares in placement.values() for name in shares} <= {"CPUExecutionProvider"}:
+        return
+    for what, shares in placement.items():
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        yield f"  {what} ran on: {listed} of the time" if shares else f"  {what} did not have to run"
+
+
+def report_lines(result: ReportResult) -> Iterator[str]:
+    """Where a report lies, and what it says first."""
+    yield f"{result.report} is ready: {result.size_kb:.0f} kB, in {result.seconds:.1f} s"
+    if result.accuracy is not None:
+        before = "" if result.accuracy_before is None else f"{result.accuracy_before:.1%} before, "
+        yield f"  validation accuracy {before}{result.accuracy:.1%}{'' if result.finished else ' so far'}"
+    for plot in result.plots:
+        yield f"  {plot}"
+
+
+def runs_table(found: Sequence[RunSummary]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Heads and rows for `console.table`; `>` before a head aligns its column to the right."""
+    heads = (
+        "run",
+        "model",
+        "trains",
+        ">accuracy",
+        ">loss",
+        ">best",
+        ">epochs",
+        ">pictures",
+        ">lr",
+        "engine",
+        ">seconds",
+    )
+
+    def shown(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    rows = [
+        (
+            run.name,
+            run.model,
+            ", ".join(run.policy) or "-",
+            shown(run.val_accuracy, ".1%"),
+            shown(run.val_loss, ".4f"),
+            shown(run.best_epoch, "d"),
+            f"{run.epochs}" if run.finished else f"{run.epochs} of {run.planned_epochs}",
+            f"{shown(run.train_samples, 'd')}+{shown(run.val_samples, 'd')}",
+            f"{run.lr:g}",
+            run.engine,
+            shown(run.seconds, ".1f"),
+        )
+        for run in found
+    ]
+    return heads, rows
+
+
+def artifacts(found: dict[str, Any]) -> Iterator[str]:
+    """A prepared directory: what it is, what trains, the boundary, and a line for every parameter."""
+    yield from plain({k: v for k, v in found.items() if k not in ("trainable", "frozen", "features", "files")})
+    yield "boundary, for one sample:"
+    for spec in found["features"]:
+        size = 4 * math.prod(spec["shape"])
+        yield f"  {spec['name']}  {spec['shape']}  {size / 1e3:,.1f} kB"
+    for name, title in (("backbone", "frozen"), ("trainable", "trainable")):
+        count = sum(math.prod(spec["shape"]) for spec in found[title])
+        yield f"{name}: {count:,} {title} parameters, {found[f'{name}_macs'] / 1e6:,.1f} million multiply-accumulates"
+    yield "parameters (* trains):"
+    for mark, title in ((" ", "frozen"), ("*", "trainable")):
+        for spec in found[title]:
+            yield f" {mark} {spec['name']}  {spec['shape']}"
+    yield "files:"
+    for file, entry in found["files"].items():
+        yield f"  {file}  {entry['bytes']:,} bytes  {entry['sha256'][:12]}"
+
+
+def plain(value: Any, indent: int = 0) -> Iterator[str]:
+    """Nested plain values as indented lines; long lists of numbers or records are cut."""
+    for key, item in value.items():
+        pad = "  " * indent
+        if isinstance(item, dict):
+            yield f"{pad}{key}:"
+            yield from plain(item, indent + 1)
+        elif isinstance(item, list) and item and isinstance(item[0], dict):
+            yield f"{pad}{key}:"
+            for entry in item[-10:]:
+                yield f"{pad}  " + "  ".join(f"{k}={_short(v)}" for k, v in entry.items())
+        else:
+            yield f"{pad}{key}: {_short(item)}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
