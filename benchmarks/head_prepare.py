@@ -33,7 +33,7 @@ def main() -> None:
     )
     directory = Path(job.unsplit)
     directory.mkdir()
-    model = export_whole_network(job, prepared.classes, prepared.preprocessing, directory / "network.onnx")
+    model = export_whole_network(job, prepared.outputs, prepared.preprocessing, directory / "network.onnx")
     generate_artifacts(model, directory)
 
 
