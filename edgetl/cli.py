@@ -15,6 +15,7 @@ import click
 
 from edgetl import __version__, choices, defaults
 from edgetl.errors import EdgetlError
+from edgetl.figures import figure, metrics_of
 
 if TYPE_CHECKING:
     from edgetl.console import Display
@@ -243,6 +244,11 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     show_default=True,
     help="Share of all steps over which the rate rises.",
 )
+@click.option(
+    "--metric",
+    type=click.Choice(list(dict.fromkeys(name for task in choices.TASKS for name in metrics_of(task)))),
+    help="By what the best epoch is chosen.  [default: accuracy, macro_f1 or r2, by the task]",
+)
 @click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better one.")
 @click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
 @click.option("--class-weights", type=click.Choice(choices.CLASS_WEIGHTS), help="Let every class count alike.")
@@ -317,7 +323,6 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
         from edgetl import outline
 
         result = edgetl.finetune(artifacts, data, on_event=display, **options)
-        from edgetl.console import figure
 
     validated = f"validation {figure(result.metric, result.val_metric)}" if result.val_samples else "no validation data"
     speed = (
@@ -354,7 +359,6 @@ def deploy(run: str, as_json: bool, **options: Any) -> None:
     """Write RUN's best model as one ONNX file, from a sample to its probabilities or numbers, and verify it."""
     with _reporting(as_json) as display:
         import edgetl
-        from edgetl.console import figure
 
         result = edgetl.deploy(run, on_event=display, **options)
     _finish(
@@ -382,7 +386,6 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
         from edgetl import outline
 
         result = edgetl.evaluate(model, data, on_event=display, **options)
-        from edgetl.console import figure
 
     (metric, value), *_ = result.figures.items()
     counted = f"{result.samples} samples" if result.correct is None else f"{result.correct} of {result.samples} samples"
@@ -450,8 +453,8 @@ def report(run: str, as_json: bool) -> None:
 @click.argument("directory", type=click.Path())
 @click.option(
     "--sort",
-    type=click.Choice(["accuracy", "loss", "epochs", "seconds", "name"]),
-    default="accuracy",
+    type=click.Choice(["metric", "loss", "epochs", "seconds", "name"]),
+    default="metric",
     show_default=True,
     help="What to sort by, best first.",
 )

@@ -22,16 +22,9 @@ from rich.progress import (
 from rich.text import Text
 
 from edgetl.events import EpochEnd, EpochProgress, Event, FeatureProgress, Note, Stage
+from edgetl.figures import figure
 
 _REDRAW_SECONDS = 0.1
-_NAMES = {
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "exact_match": "exact match",
-    "r2": "R²",
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-}
 
 
 class Display:
@@ -79,16 +72,18 @@ class Display:
                 detail = f"({reused} from the cache)" if reused else ""
                 self._update(done, total, detail, last=done == total)
                 if done == total and self._stage == "features":
-                    self._console.print(f"features of {total} pictures ready {detail}".rstrip())
+                    self._console.print(f"features of {total} samples ready {detail}".rstrip())
             case EpochProgress(epoch, epochs, step, steps, loss):
                 self._update((epoch - 1) * steps + step, epochs * steps, f"epoch {epoch}/{epochs} loss {loss:.4f}")
-            case EpochEnd(epoch, epochs, train_loss, _, val_loss, val_metric, metric):
+            case EpochEnd(epoch, epochs, train_loss, _, val_loss, figures, metric):
                 self.finished_epochs = epoch
                 line = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
                 if train_loss is not None:
                     line += f"  loss {train_loss:.4f}"
                 if val_loss is not None:
-                    line += f"  val loss {val_loss:.4f}  val {figure(metric, val_metric, width=6)}"
+                    line += f"  val loss {val_loss:.4f}"
+                    name = next(iter(figures)) if metric == "loss" else metric
+                    line += f"  val {figure(name, figures[name], width=6)}"
                 self._console.print(line)
 
     def _begin(self, text: str, total: int | None) -> None:
@@ -103,15 +98,6 @@ class Display:
             return
         self._drawn = now
         self._progress.update(self._task, completed=done, total=total, detail=detail)
-
-
-def figure(metric: str, value: float | None, *, width: int = 0) -> str:
-    """Return a metric's name and value for people: shares in percent, everything else with four digits."""
-    if value is None:
-        shown = "-"
-    else:
-        shown = f"{value:.1%}" if metric in ("accuracy", "exact_match") or metric.endswith("f1") else f"{value:.4g}"
-    return f"{_NAMES.get(metric, metric)} {shown:>{width}}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -7,7 +7,9 @@ ignores them; the command line draws them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from edgetl.figures import measured
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,10 @@ class EpochEnd:
 
     Attributes:
         train_loss: None for epoch 0.
-        val_loss, val_metric: None without validation data.
-        metric: what `val_metric` is: `accuracy`, `macro_f1` or `r2`. It may be None where the data cannot
-            give it (the R² of numbers that never vary).
+        val_loss: None without validation data.
+        val_figures: of the task (`edgetl.figures.FIGURES`), by name; empty without validation data, and
+            None where the data cannot give one (the R² of numbers that never vary).
+        metric: the figure, or `loss`, by which the best epoch is chosen.
     """
 
     epoch: int
@@ -60,13 +63,18 @@ class EpochEnd:
     train_loss: float | None
     seconds: float
     val_loss: float | None
-    val_metric: float | None
+    val_figures: dict[str, float | None] = field(default_factory=dict)
     metric: str = "accuracy"
 
     @property
+    def val_metric(self) -> float | None:
+        """What decides which epoch is the best; None if it was not measured."""
+        return measured(self, self.metric)
+
+    @property
     def val_accuracy(self) -> float | None:
-        """The metric, if it is accuracy."""
-        return self.val_metric if self.metric == "accuracy" else None
+        """None if it was not measured."""
+        return self.val_figures.get("accuracy")
 
 
 Event = Stage | Note | FeatureProgress | EpochProgress | EpochEnd

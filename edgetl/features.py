@@ -19,7 +19,7 @@ import struct
 import time
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,7 @@ import numpy as np
 
 from edgetl import runtime
 from edgetl.artifacts import BACKBONE, PREPROCESS, TOKENIZER, Artifacts, TensorSpec
-from edgetl.data import Sample, content_digest
+from edgetl.data import Sample, Samples, content_digest
 from edgetl.data.augment import Views
 from edgetl.data.decode import open_decoder
 from edgetl.errors import DataError
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ENTRY = struct.Struct("<16sII")
+_DIGEST = 16
 _FLUSH_EVERY_SECONDS = 2.0
 
 
@@ -59,7 +60,7 @@ class FeatureSet:
     Attributes:
         samples: the samples that could be read, in their given order.
         positions: `[len(samples)]` int64, the place of each among those given.
-        digests: the content hash of each, hexadecimal.
+        digests: `[len(samples), 16]` uint8, the content hash of each.
         rows: `[len(samples)]` int64, the row of each in `tensors`.
         view_rows: `[len(samples), K]` int64, the rows of K other views of each.
         tensors: one memory map per feature tensor, `[rows of the cache, *shape]`.
@@ -69,9 +70,9 @@ class FeatureSet:
         placement: each execution provider's share of the backbone's time; empty if it did not run.
     """
 
-    samples: tuple[Sample, ...]
+    samples: Samples
     positions: NDArray[np.int64]
-    digests: tuple[str, ...]
+    digests: NDArray[np.uint8]
     rows: NDArray[np.int64]
     view_rows: NDArray[np.int64]
     tensors: tuple[NDArray[Any], ...]
@@ -81,6 +82,10 @@ class FeatureSet:
     seconds: float
     placement: dict[str, float]
     source: _Source
+
+    def digest(self, index: int) -> str:
+        """Return the content hash of a sample, hexadecimal."""
+        return bytes(self.digests[index]).hex()
 
     def batch(self, indices: NDArray[np.int64], rng: np.random.Generator | None = None) -> tuple[NDArray[Any], ...]:
         """Return the features of the samples at `indices`, one `[len(indices), *shape]` array per tensor.
@@ -110,7 +115,7 @@ def default_cache_directory() -> Path:
 
 def extract_features(
     artifacts: Artifacts,
-    samples: Sequence[Sample],
+    samples: Samples,
     *,
     cache: Path | None = None,
     threads: int | None = None,
@@ -131,16 +136,16 @@ def extract_features(
         RunError, OSError: the cache cannot be written.
     """
     source = _Source(artifacts, cache, threads or runtime.available_cores(), provider or Provider(), precision)
-    found = _extract(source, [(sample, None) for sample in samples], None, on_event)
-    kept = [position for position, result in enumerate(found.results) if not isinstance(result, Rejected)]
+    found = _extract(source, ((sample, None) for sample in samples), len(samples), None, on_event)
+    kept = np.flatnonzero(found.rows >= 0)
     return FeatureSet(
-        samples=tuple(samples[position] for position in kept),
-        positions=np.array(kept, dtype=np.int64),
-        digests=tuple(result.hex() for result in found.results if not isinstance(result, Rejected)),
+        samples=samples.take(kept),
+        positions=kept,
+        digests=found.digests[kept],
         rows=found.rows[kept],
         view_rows=np.empty((len(kept), 0), np.int64),
         tensors=found.tensors,
-        rejected=tuple(result for result in found.results if isinstance(result, Rejected)),
+        rejected=found.rejected,
         computed=found.computed,
         reused=len(kept) - found.computed,
         seconds=found.seconds,
@@ -158,11 +163,10 @@ def extract_views(
         DataError: there are no views of this modality.
         RunError, OSError: the cache cannot be written.
     """
-    items = [(features.samples[index], number) for index in indices for number in range(views.count)]
-    found = _extract(features.source, items, views, on_event)
-    for result in found.results:
-        if isinstance(result, Rejected):
-            raise DataError(f"{result.name}: {result.reason}")
+    items = ((features.samples[index], number) for index in indices for number in range(views.count))
+    found = _extract(features.source, items, len(indices) * views.count, views, on_event)
+    for item in found.rejected:
+        raise DataError(f"{item.name}: {item.reason}")
     # samples without views stand for their own
     view_rows = np.repeat(features.rows[:, None], views.count, axis=1)
     view_rows[indices] = found.rows.reshape(len(indices), views.count)
@@ -171,7 +175,7 @@ def extract_views(
         view_rows=view_rows,
         tensors=found.tensors,
         computed=features.computed + found.computed,
-        reused=features.reused + len(items) - found.computed,
+        reused=features.reused + len(found.rows) - found.computed,
         seconds=features.seconds + found.seconds,
         placement=features.placement or found.placement,
     )
@@ -202,10 +206,11 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Found:
-    """For each item its digest or why not, and its row (-1 if rejected)."""
+    """For each item its digest, `[N, 16]`, and its row, -1 if it was rejected."""
 
-    results: list[bytes | Rejected]
+    digests: NDArray[np.uint8]
     rows: NDArray[np.int64]
+    rejected: tuple[Rejected, ...]
     tensors: tuple[NDArray[Any], ...]
     computed: int
     seconds: float
@@ -213,28 +218,33 @@ class _Found:
 
 
 def _extract(
-    source: _Source, items: Sequence[tuple[Sample, int | None]], views: Views | None, on_event: OnEvent
+    source: _Source, items: Iterable[tuple[Sample, int | None]], count: int, views: Views | None, on_event: OnEvent
 ) -> _Found:
     """Compute, or find in the cache, samples (None) or views of them by number."""
     started = time.monotonic()
     with FeatureCache(source.directory, source.specs, on_event) as store:
         extractor = _Extractor(source, store, views, on_event)
-        found: list[bytes | Rejected] = []
+        digests, rows = np.zeros((count, _DIGEST), np.uint8), np.full(count, -1, np.int64)
+        rejected: list[Rejected] = []
         computed = 0
         with warnings.catch_warnings():
             # decoding checks sizes itself and says so in its own words
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            for result in runtime.map_in_order(extractor, items, threads=source.threads):
-                if isinstance(result, _Extracted) and result.record is not None and result.digest not in store:
-                    store.append(result.digest, result.record)
-                    computed += 1
-                found.append(result if isinstance(result, Rejected) else result.digest)
-                on_event(FeatureProgress(len(found), len(items), len(found) - computed))
+            for done, result in enumerate(runtime.map_in_order(extractor, items, threads=source.threads)):
+                if isinstance(result, Rejected):
+                    rejected.append(result)
+                else:
+                    row = store.row(result.digest)
+                    if row is None:
+                        assert result.record is not None, "only what the store holds has none"
+                        row = store.append(result.digest, result.record)
+                        computed += 1
+                    digests[done], rows[done] = np.frombuffer(result.digest, np.uint8), row
+                on_event(FeatureProgress(done + 1, count, done + 1 - computed))
         store.flush()
-        rows = [-1 if isinstance(result, Rejected) else store.row(result) for result in found]
         tensors = store.tensors()
     seconds = time.monotonic() - started
-    return _Found(found, np.array(rows, dtype=np.int64), tensors, computed, seconds, extractor.placement)
+    return _Found(digests, rows, tuple(rejected), tensors, computed, seconds, extractor.placement)
 
 
 class FeatureCache:
@@ -253,7 +263,7 @@ class FeatureCache:
             directory / "lock", f"the feature cache {directory}", on_wait=lambda text: on_event(Note(text))
         )
         self._on_event = on_event
-        self._rows: dict[bytes, int] = {}
+        self._rows = _Rows()
         self._count = 0
         self._pending: list[bytes] = []
         self._flushed = time.monotonic()
@@ -277,23 +287,21 @@ class FeatureCache:
             stack.callback(self._features.close)
             self.flush()
 
-    def __contains__(self, digest: bytes) -> bool:
-        return digest in self._rows
+    def row(self, digest: bytes) -> int | None:
+        """Return the row of a sample; None if it is not in the cache."""
+        return self._rows.find(digest)
 
-    def row(self, digest: bytes) -> int:
-        """Return the row of a sample that is in the cache."""
-        return self._rows[digest]
-
-    def append(self, digest: bytes, record: bytes) -> None:
-        """Add a sample's features (the bytes of one record)."""
+    def append(self, digest: bytes, record: bytes) -> int:
+        """Add a sample's features (the bytes of one record), and return its row."""
         assert len(record) == self._record.itemsize, "a record has the size the manifest declares"
         self._features.write(record)
         head = _ENTRY.pack(digest, zlib.crc32(record), 0)[:20]
         self._pending.append(head + struct.pack("<I", zlib.crc32(head)))
-        self._rows[digest] = self._count
+        self._rows.add(digest, self._count)
         self._count += 1
         if time.monotonic() - self._flushed > _FLUSH_EVERY_SECONDS:
             self.flush()
+        return self._count - 1
 
     def flush(self) -> None:
         """Make everything appended so far survive a loss of power."""
@@ -330,11 +338,41 @@ class FeatureCache:
             entry = entries[row * _ENTRY.size : (row + 1) * _ENTRY.size]
             digest, record_crc, entry_crc = _ENTRY.unpack(entry)
             if zlib.crc32(entry[:20]) == entry_crc and zlib.crc32(record) == record_crc:
-                self._rows[digest] = row
+                self._rows.add(digest, row)
             else:
                 damaged += 1
         if damaged:
             self._on_event(Note(f"{damaged} damaged records in {self._directory} are computed again"))
+
+
+class _Rows:
+    """Which row holds which digest. A dict would take two hundred bytes for each, this takes 24.
+
+    One thread adds while others look: what is taken out of one place has been put into the other before.
+    """
+
+    _RECENT = 4096
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, f"S{_DIGEST}"), np.empty(0, np.int64)
+        self._recent: dict[bytes, int] = {}
+
+    def add(self, digest: bytes, row: int) -> None:
+        self._recent[digest] = row
+        if len(self._recent) >= self._RECENT:
+            digests = np.concatenate([np.array(list(self._recent), f"S{_DIGEST}"), self._sorted[0]])
+            rows = np.concatenate([np.array(list(self._recent.values()), np.int64), self._sorted[1]])
+            order = np.argsort(digests, kind="stable")
+            self._sorted = digests[order], rows[order]
+            self._recent = {}
+
+    def find(self, digest: bytes) -> int | None:
+        if (row := self._recent.get(digest)) is not None:
+            return row
+        digests, rows = self._sorted
+        place = int(np.searchsorted(digests, np.array(digest, digests.dtype)))
+        # compared as bytes: NumPy takes zeros off the ends of strings
+        return int(rows[place]) if digests[place : place + 1].tobytes() == digest else None
 
 
 @dataclass(frozen=True)
@@ -374,7 +412,7 @@ class _Extractor:
             digest = content_digest(content)
             if self._views is not None and number is not None:
                 digest = self._views.digest(digest, number)
-            if digest in self._store:
+            if self._store.row(digest) is not None:
                 return _Extracted(digest, None)
             decoded = self._decode(content)
             if self._views is not None:

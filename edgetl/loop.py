@@ -16,12 +16,13 @@ from edgetl.engines import Engine, open_engine
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent
 from edgetl.features import FeatureSet
+from edgetl.figures import best_epoch
 from edgetl.initialization import head_inputs, prototype, ridge
 from edgetl.providers import Provider
 from edgetl.rate import LEFT_OUT, TRIAL_STEPS, find_rate
 from edgetl.run import BEST, LAST, Checkpoint, Run, RunArgs, Validation
 from edgetl.schedule import learning_rate
-from edgetl.targets import METRICS, TargetEncoder, answers, balanced_weights, figures
+from edgetl.targets import TargetEncoder, answers, balanced_weights, figures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,12 +136,11 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
 
     def finish(epoch: int, train_loss: float | None, started: float) -> None:
         nonlocal history
-        loss, metric = measure(job, engine)
-        seconds = time.monotonic() - started
-        end = EpochEnd(epoch, args.epochs, train_loss, seconds, loss, metric, METRICS[encode.task])
+        loss, measured = measure(job, engine)
+        end = EpochEnd(epoch, args.epochs, train_loss, time.monotonic() - started, loss, measured, args.metric)
         history = (*history, end)
         checkpoint = Checkpoint(epoch, engine.parameters(), engine.state(), history)
-        if best_epoch(history) is end:
+        if best_epoch(history, args.metric) is end:
             run.write_checkpoint(BEST, checkpoint)
         run.write_checkpoint(LAST, checkpoint)
         run.write_results(history)
@@ -150,7 +150,7 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
         finish(0, None, time.monotonic())
     per_epoch = -(-len(job.train_rows) // args.batch_size)
     for epoch in range(history[-1].epoch + 1, args.epochs + 1):
-        if args.patience is not None and epoch - 1 - best_epoch(history).epoch >= args.patience:
+        if args.patience is not None and epoch - 1 - best_epoch(history, args.metric).epoch >= args.patience:
             job.on_event(Note(f"no better epoch in {args.patience}: stopped before epoch {epoch}"))
             break
         started = time.monotonic()
@@ -173,21 +173,13 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
     return history
 
 
-def best_epoch(history: tuple[EpochEnd, ...]) -> EpochEnd:
-    """The epoch of the best validation metric, then lowest loss, then the earliest; without validation the last."""
-    if history[-1].val_loss is None:
-        return history[-1]
-    return min(history, key=lambda end: (-(end.val_metric or 0.0), end.val_loss, end.epoch))
-
-
-def measure(job: Job, engine: Engine) -> tuple[float | None, float | None]:
-    """Mean loss and the task's metric on the validation samples; None and None if there are none."""
+def measure(job: Job, engine: Engine) -> tuple[float | None, dict[str, float | None]]:
+    """Mean loss and the task's figures on the validation samples; None and nothing if there are none."""
     if len(job.val_rows) == 0:
-        return None, None
+        return None, {}
     encode = job.encoder
     loss, logits = _evaluate(job, engine, job.val_rows)
-    measured = figures(encode.task, job.labels[job.val_rows], answers(encode.task, logits, encode))
-    return loss, measured[METRICS[encode.task]]
+    return loss, figures(encode.task, job.labels[job.val_rows], answers(encode.task, logits, encode))
 
 
 def prove(job: Job, run: Run) -> Validation:
@@ -198,7 +190,7 @@ def prove(job: Job, run: Run) -> Validation:
     _, logits = _evaluate(job, job.open_engine(best.engine_state), rows)
     validation = Validation(
         paths=tuple(job.features.samples[row].place for row in rows),
-        digests=tuple(job.features.digests[row] for row in rows),
+        digests=tuple(job.features.digest(row) for row in rows),
         labels=job.labels[rows],
         logits=logits,
     )
@@ -223,4 +215,4 @@ def _chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
         yield rows[start : start + size]
 
 
-__all__ = ["Job", "best_epoch", "find_learning_rate", "initial_head", "measure", "prove", "train"]
+__all__ = ["Job", "find_learning_rate", "initial_head", "measure", "prove", "train"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgetl.console import figure
+from edgetl.figures import called, figure, leading, shown
 
 if TYPE_CHECKING:
     from edgetl.deployed import Prediction
@@ -52,9 +52,13 @@ def placements(placement: dict[str, dict[str, float]]) -> Iterator[str]:
 def report_lines(result: ReportResult) -> Iterator[str]:
     """Where a report lies, and what it says first."""
     yield f"{result.report} is ready: {result.size_kb:.0f} kB, in {result.seconds:.1f} s"
-    if result.accuracy is not None:
-        before = "" if result.accuracy_before is None else f"{result.accuracy_before:.1%} before, "
-        yield f"  validation accuracy {before}{result.accuracy:.1%}{'' if result.finished else ' so far'}"
+    name = result.metric
+    if result.figures:
+        before = f"{shown(name, result.figures_before.get(name))} before, " if result.figures_before else ""
+        yield (
+            f"  validation {called(name)} {before}{shown(name, result.figures.get(name))}"
+            f"{'' if result.finished else ' so far'}"
+        )
     for plot in result.plots:
         yield f"  {plot}"
 
@@ -65,17 +69,17 @@ def runs_table(found: Sequence[RunSummary]) -> tuple[Sequence[str], Sequence[Seq
         "run",
         "model",
         "trains",
-        ">accuracy",
+        "validation",
         ">loss",
         ">best",
         ">epochs",
-        ">pictures",
+        ">samples",
         ">lr",
         "engine",
         ">seconds",
     )
 
-    def shown(value: float | None, form: str) -> str:
+    def number(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
     rows = [
@@ -83,14 +87,14 @@ def runs_table(found: Sequence[RunSummary]) -> tuple[Sequence[str], Sequence[Seq
             run.name,
             run.model,
             ", ".join(run.policy) or "-",
-            shown(run.val_accuracy, ".1%"),
-            shown(run.val_loss, ".4f"),
-            shown(run.best_epoch, "d"),
+            figure(lead, run.val_figures[lead]) if (lead := leading(run.task, run.metric)) in run.val_figures else "-",
+            number(run.val_loss, ".4f"),
+            number(run.best_epoch, "d"),
             f"{run.epochs}" if run.finished else f"{run.epochs} of {run.planned_epochs}",
-            f"{shown(run.train_samples, 'd')}+{shown(run.val_samples, 'd')}",
+            f"{number(run.train_samples, 'd')}+{number(run.val_samples, 'd')}",
             f"{run.lr:g}",
             run.engine,
-            shown(run.seconds, ".1f"),
+            number(run.seconds, ".1f"),
         )
         for run in found
     ]

@@ -3,7 +3,7 @@
 ```
 RUN/
   args.yaml        everything needed to repeat it
-  samples.json     which samples were used, by content hash, and how they were split
+  samples.csv      which samples were used, by content hash, and how they were split
   results.csv      one line per finished epoch
   metrics.json     the summary, written when training ends
   validation.npz   the engine's own logits on the validation data with the best weights
@@ -20,9 +20,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ARGS = "args.yaml"
-SAMPLES = "samples.json"
+SAMPLES = "samples.csv"
 RESULTS = "results.csv"
 METRICS = "metrics.json"
 VALIDATION = "validation.npz"
@@ -90,18 +92,24 @@ class RunArgs:
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
     task: str = "classification"
+    metric: str = "accuracy"
     modality: str = "image"
 
 
-@dataclass(frozen=True)
-class RunSamples:
-    """The samples a run used: content hashes and labels, and the names of those that validate."""
+class UsedSample(NamedTuple):
+    """A line of `samples.csv`: a sample that a run used.
 
-    train_digests: tuple[str, ...]
-    train_labels: tuple[int | tuple[float, ...], ...]
-    val_digests: tuple[str, ...]
-    val_labels: tuple[int | tuple[float, ...], ...]
-    val_paths: tuple[str, ...]
+    Attributes:
+        part: `train` or `val`.
+        digest: its content hash, hexadecimal.
+        label: the name of its class; or numbers, with spaces between.
+        name: what the run called it.
+    """
+
+    part: str
+    digest: str
+    label: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ class EpochResult:
     epoch: int
     train_loss: float | None
     val_loss: float | None
-    val_accuracy: float | None
+    val_figures: dict[str, float | None]
     seconds: float | None
 
 
@@ -172,23 +180,38 @@ class Run:
         except (ValueError, schema.SchemaError) as error:
             raise RunError(f"{file} is damaged ({error}): start the run anew with --force") from None
 
-    def write_samples(self, samples: RunSamples) -> None:
-        """Write `samples.json`."""
-        storage.write_text(self.path / SAMPLES, json.dumps(schema.to_json(samples), ensure_ascii=False) + "\n")
+    def write_samples(self, samples: Iterable[UsedSample]) -> None:
+        """Write `samples.csv`, line by line."""
+        with (
+            storage.written_aside(self.path / SAMPLES) as aside,
+            open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+        ):
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(UsedSample._fields)
+            writer.writerows(samples)
 
-    def read_samples(self) -> RunSamples | None:
-        """Read `samples.json`; None if the run was interrupted before it was written.
+    def read_samples(self) -> Iterator[UsedSample]:
+        """Read `samples.csv`, line by line; nothing if the run was interrupted before it was written.
 
         Raises:
             RunError: it is damaged.
         """
         file = self.path / SAMPLES
         if not file.is_file():
-            return None
+            return
         try:
-            return schema.from_json(RunSamples, json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, schema.SchemaError) as error:
-            raise RunError(f"{file} is damaged ({error}): start the run anew with --force") from None
+            with open(file, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+                lines = csv.reader(stream, strict=True)
+                if tuple(next(lines, ())) != UsedSample._fields:
+                    raise ValueError("its columns are others")
+                for line in lines:
+                    yield UsedSample(*line)
+        except (TypeError, ValueError, csv.Error) as error:
+            raise _damaged(file, error) from None
+
+    def count_samples(self) -> Counter[str]:
+        """How many samples train, and how many validate, by part; empty before `samples.csv` is written."""
+        return Counter(sample.part for sample in self.read_samples())
 
     def write_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
         """Write `weights/best.npz` or `weights/last.npz` (name: `BEST` or `LAST`)."""
@@ -227,17 +250,17 @@ class Run:
         """Write `results.csv`, one line per finished epoch."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        metric = history[0].metric if history else "accuracy"
-        writer.writerow(["epoch", "train_loss", "val_loss", f"val_{metric}", "seconds"])
+        names = dict.fromkeys(name for end in history for name in end.val_figures)
+        writer.writerow(["epoch", "train_loss", "val_loss", *(f"val_{name}" for name in names), "seconds"])
         for end in history:
-            values = (end.train_loss, end.val_loss, end.val_metric, end.seconds)
+            values = (end.train_loss, end.val_loss, *map(end.val_figures.get, names), end.seconds)
             writer.writerow([end.epoch, *("" if value is None else f"{value:.6g}" for value in values)])
         storage.write_text(self.path / RESULTS, text.getvalue())
 
     def read_results(self) -> tuple[EpochResult, ...]:
         """Read `results.csv`; empty if no epoch has been finished.
 
-        Columns that this version does not know are passed over.
+        Columns are known by their names, those of figures by `val_`; others are passed over.
 
         Raises:
             RunError: it is damaged.
@@ -300,8 +323,14 @@ class Run:
 
 
 def _epoch_result(row: dict[str, str | None]) -> EpochResult:
-    values = (row.get(name) for name in ("train_loss", "val_loss", "val_accuracy", "seconds"))
-    return EpochResult(int(row["epoch"] or ""), *(float(value) if value else None for value in values))
+    values = {name: float(text) if text else None for name, text in row.items() if _is_figure(name)}
+    train_loss, val_loss, seconds = (values.pop(name, None) for name in ("train_loss", "val_loss", "seconds"))
+    figures = {name.removeprefix("val_"): value for name, value in values.items()}
+    return EpochResult(int(row["epoch"] or ""), train_loss, val_loss, figures, seconds)
+
+
+def _is_figure(column: str | None) -> bool:
+    return column in ("train_loss", "seconds") or str(column).startswith("val_")
 
 
 def _write_npz(file: Path, arrays: dict[str, NDArray[Any]]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from edgetl.artifacts import BACKBONE, MANIFEST, PREPROCESS, TRAINABLE
 from edgetl.errors import RunError
 from edgetl.events import Note, OnEvent, ignore
+from edgetl.figures import best_epoch, demerit, leading
 from edgetl.run import ARGS, EpochResult, Run, RunArgs
 
 
@@ -46,6 +47,8 @@ class RunSummary:
         name: its path below the directory that was searched.
         finished: whether training ended; if not, the figures are those of the epochs so far.
         epochs: finished ones, of `planned_epochs`.
+        metric: by what the best epoch was chosen.
+        val_figures: of the best epoch, by name; empty without validation data.
         seconds: from the start of the process to the end; of an unfinished run, its epochs alone.
     """
 
@@ -57,7 +60,9 @@ class RunSummary:
     epochs: int
     planned_epochs: int
     best_epoch: int | None
-    val_accuracy: float | None
+    task: str
+    metric: str
+    val_figures: dict[str, float | None]
     val_loss: float | None
     train_samples: int | None
     val_samples: int | None
@@ -67,16 +72,14 @@ class RunSummary:
     seconds: float | None
 
 
-def compare_runs(
-    directory: str | Path, *, sort: str = "accuracy", on_event: OnEvent = ignore
-) -> tuple[RunSummary, ...]:
+def compare_runs(directory: str | Path, *, sort: str = "metric", on_event: OnEvent = ignore) -> tuple[RunSummary, ...]:
     """Summarise the runs at and below `directory`, best first.
 
     A run that cannot be read is left out, and `on_event` is told so.
 
     Args:
-        sort: one of `SORTS`. Accuracy and epochs count from the highest, loss and seconds from the
-            lowest, names from A; runs that lack the figure come last.
+        sort: one of `SORTS`. The metric counts from the best, epochs from the highest, loss and seconds
+            from the lowest, names from A; runs that lack the figure come last.
 
     Raises:
         RunError: there is no such directory, or no run in it.
@@ -125,18 +128,17 @@ def origin_of(args: RunArgs) -> Origin:
         return unknown
 
 
-def best_result(results: tuple[EpochResult, ...], metrics: dict[str, Any] | None = None) -> EpochResult | None:
-    """The line that training takes for the best: the highest accuracy, then the lowest loss, then the earliest.
+def best_result(
+    results: tuple[EpochResult, ...], metric: str, metrics: dict[str, Any] | None = None
+) -> EpochResult | None:
+    """The line that training takes for the best (`edgetl.figures.best_epoch`).
 
-    Without validation data it is the last. The lines are rounded, so the summary of a finished run,
-    where it is given, decides between equals.
+    The lines are rounded, so the summary of a finished run, where it is given, decides between equals.
     """
     named = number(metrics, "best_epoch")
     if known := [result for result in results if result.epoch == named]:
         return known[0]
-    if not results or results[-1].val_accuracy is None:
-        return results[-1] if results else None
-    return min(results, key=lambda result: (_high(result.val_accuracy), _low(result.val_loss), result.epoch))
+    return best_epoch(results, metric) if results else None
 
 
 def is_finished(metrics: dict[str, Any] | None, results: tuple[EpochResult, ...]) -> bool:
@@ -163,9 +165,9 @@ def _find(root: Path) -> list[Path]:
 
 
 def _summarise(run: Run, root: Path) -> RunSummary:
-    args, results, samples, metrics = run.read_args(), run.read_results(), run.read_samples(), run.read_metrics()
+    args, results, metrics, counts = run.read_args(), run.read_results(), run.read_metrics(), run.count_samples()
     finished = is_finished(metrics, results)
-    best = best_result(results, metrics if finished else None)
+    best = best_result(results, args.metric, metrics if finished else None)
     origin = origin_of(args)
     epoch_seconds = [result.seconds for result in results if result.seconds is not None]
     return RunSummary(
@@ -177,10 +179,12 @@ def _summarise(run: Run, root: Path) -> RunSummary:
         epochs=results[-1].epoch if results else 0,
         planned_epochs=args.epochs,
         best_epoch=best.epoch if best else None,
-        val_accuracy=best.val_accuracy if best else None,
+        task=args.task,
+        metric=args.metric,
+        val_figures=best.val_figures if best else {},
         val_loss=best.val_loss if best else None,
-        train_samples=len(samples.train_digests) if samples else None,
-        val_samples=len(samples.val_digests) if samples else None,
+        train_samples=counts["train"] if counts else None,
+        val_samples=counts["val"] if counts else None,
         batch_size=args.batch_size,
         lr=args.lr,
         engine=args.engine,
@@ -192,21 +196,16 @@ def _count(tensors: list[dict[str, Any]]) -> int:
     return sum(math.prod(tensor["shape"]) for tensor in tensors)
 
 
-def _low(value: float | None) -> float:
-    """A key that puts the lowest first, and what is missing last."""
-    return math.inf if value is None or math.isnan(value) else value
-
-
-def _high(value: float | None) -> float:
-    """A key that puts the highest first, and what is missing last."""
-    return _low(None if value is None else -value)
+def _by_metric(run: RunSummary) -> Any:
+    lead = leading(run.task, run.metric)
+    return lead, demerit(lead, run.val_figures.get(lead)), demerit("loss", run.val_loss)
 
 
 SORTS: dict[str, Callable[[RunSummary], Any]] = {
-    "accuracy": lambda run: (_high(run.val_accuracy), _low(run.val_loss)),
-    "loss": lambda run: _low(run.val_loss),
+    "metric": _by_metric,
+    "loss": lambda run: demerit("loss", run.val_loss),
     "epochs": lambda run: -run.epochs,
-    "seconds": lambda run: _low(run.seconds),
+    "seconds": lambda run: math.inf if run.seconds is None else run.seconds,
     "name": lambda run: run.name,
 }
 """How runs can be sorted, and by what."""

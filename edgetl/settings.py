@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
+from itertools import zip_longest
 from typing import Any
 
 from edgetl import defaults, runtime, storage
@@ -22,6 +23,7 @@ from edgetl.choices import (
 )
 from edgetl.engines import choose_micro_batch
 from edgetl.errors import RunError
+from edgetl.figures import metrics_of
 from edgetl.run import (
     ARGS,
     BEST,
@@ -37,7 +39,7 @@ from edgetl.run import (
     Checkpoint,
     Run,
     RunArgs,
-    RunSamples,
+    UsedSample,
 )
 
 
@@ -91,6 +93,10 @@ def settle(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, resume
         raise RunError(
             f"--label-smoothing, --class-weights and --init prototype are for one class per sample, not for {args.task}"
         )
+    if args.metric not in metrics_of(args.task):
+        raise RunError(
+            f"--metric {args.metric} is not measured of {args.task}: choose one of {', '.join(metrics_of(args.task))}"
+        )
     if args.init == "auto":
         args = replace(args, init=_best_initialization(prepared, args, samples))
     before = run.read_args() if resume and (run.path / ARGS).is_file() else None
@@ -110,14 +116,16 @@ def _best_initialization(prepared: Artifacts, args: RunArgs, samples: int) -> st
     return "prototype" if few and args.task == "classification" else "ridge"
 
 
-def begin(run: Run, args: RunArgs, samples: RunSamples, *, resume: bool, force: bool) -> Checkpoint | None:
+def begin(
+    run: Run, args: RunArgs, samples: Callable[[], Iterator[UsedSample]], *, resume: bool, force: bool
+) -> Checkpoint | None:
     """Make the run directory ready: new, or at the last checkpoint of the run to be resumed.
 
     Raises:
         RunError: there is a run that must not be replaced, or that had other settings or data.
     """
     if resume and (run.path / ARGS).is_file():
-        _check_same(run, run.read_args(), args, run.read_samples(), samples)
+        _check_same(run, run.read_args(), args, samples())
         last = run.read_checkpoint(LAST)
         if last is not None and last.epoch >= args.epochs:
             args = replace(args, epochs=last.epoch)
@@ -127,7 +135,7 @@ def begin(run: Run, args: RunArgs, samples: RunSamples, *, resume: bool, force: 
         for name in (REPORT, CURVES, CONFUSION, METRICS, VALIDATION, LAST, BEST, RESULTS, SAMPLES, ARGS):
             (run.path / name).unlink(missing_ok=True)
         last = None
-    run.write_samples(samples)
+    run.write_samples(samples())
     run.write_args(args)
     return last
 
@@ -139,9 +147,7 @@ _MAY_DIFFER = {
 }
 
 
-def _check_same(
-    run: Run, before: RunArgs, now: RunArgs, samples_before: RunSamples | None, samples_now: RunSamples
-) -> None:
+def _check_same(run: Run, before: RunArgs, now: RunArgs, samples: Iterator[UsedSample]) -> None:
     """Refuse to continue a run with other settings or other data."""
     if now.epochs != before.epochs and (now.schedule != "constant" or now.warmup):
         raise RunError(
@@ -156,7 +162,9 @@ def _check_same(
                 f"{run.path} cannot be resumed, because {what}: repeat the first command with --resume, "
                 "or start anew with --force"
             )
-    if samples_before is not None and replace(samples_before, val_paths=()) != replace(samples_now, val_paths=()):
+    # the names may be others: a sample is known by its content
+    pairs = zip_longest(run.read_samples(), samples) if (run.path / SAMPLES).is_file() else ()
+    if any(old is None or new is None or old[:-1] != new[:-1] for old, new in pairs):
         raise RunError(
             f"{run.path} cannot be resumed, because the data in {now.data} have changed since it began: "
             "start anew with --force (features of unchanged samples are reused)"

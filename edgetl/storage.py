@@ -64,8 +64,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path` so that a crash leaves the old content or the new."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write `text` as UTF-8 to `path` so that a crash leaves the old content or the new.
+
+    Bytes of file names that are no UTF-8 become escapes such as `\\udcff`, which JSON reads back.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 @contextlib.contextmanager

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 OUTPUTS_ARE = {"classification": "classes", "multilabel": "labels", "regression": "numbers"}
 
-METRICS = {"classification": "accuracy", "multilabel": "macro_f1", "regression": "r2"}
-"""The figure of each task by which the best epoch is chosen; more is better."""
-
 
 @dataclass(frozen=True)
 class TargetEncoder:
@@ -84,7 +81,7 @@ def scaling(labels: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float
 
 
 def figures(task: str, labels: NDArray[Any], answers: NDArray[Any]) -> dict[str, float | None]:
-    """Return the figures of a task by name, that of `METRICS` first.
+    """Return the figures of a task by name, those of `edgetl.figures.FIGURES`.
 
     Args:
         labels: `[N]` int64 for classification, `[N, K]` for other tasks.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,18 @@ import numpy as np
 import edgetl
 from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import Optimizer, load_artifacts
-from edgetl.data import Dataset, Sample, open_training, split_stratified, strata, wanted_by
+from edgetl.data import Dataset, open_training, split_stratified, strata, wanted_by
 from edgetl.data.augment import Views
 from edgetl.engines import resolve_engine
 from edgetl.errors import DataError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features, extract_views
-from edgetl.loop import Job, best_epoch, find_learning_rate, initial_head, prove, train
+from edgetl.figures import FIGURES, best_epoch
+from edgetl.loop import Job, find_learning_rate, initial_head, prove, train
 from edgetl.machine import this_machine
 from edgetl.providers import resolve_provider
 from edgetl.report import report_or_note
-from edgetl.run import ARGS, LAST, LOCK, Run, RunArgs, RunSamples
+from edgetl.run import ARGS, LAST, LOCK, Run, RunArgs, UsedSample
 from edgetl.settings import begin, check_options, settle
 from edgetl.targets import OUTPUTS_ARE, answers, figures, scaling
 
@@ -37,9 +39,9 @@ class FinetuneResult:
 
     Attributes:
         run: the run directory.
-        metric: what decides which epoch is the best: `accuracy`, `macro_f1` or `r2`.
+        metric: what decides which epoch is the best: a figure of the task, or `loss`.
         val_metric, val_loss: of the best epoch; None without validation data.
-        val_accuracy: the metric, if it is accuracy.
+        val_accuracy: None where it is not measured, for other tasks than classification too.
         val_figures: everything measured on the validation data with the best weights, by name.
         duplicates: how many validation samples have the content of a sample that trains.
         feature_ms_per_image: wall-clock milliseconds per newly computed picture; None if all were
@@ -90,6 +92,7 @@ def finetune(
     init: str = defaults.INIT,
     schedule: str = defaults.SCHEDULE,
     warmup: float = defaults.WARMUP,
+    metric: str | None = None,
     patience: int | None = None,
     label_smoothing: float = 0.0,
     class_weights: str | None = None,
@@ -132,6 +135,7 @@ def finetune(
             and `zero` where the head is not a linear layer.
         schedule: of the learning rate, one of `edgetl.choices.SCHEDULES`, behind `warmup`, a share of
             all steps.
+        metric: by what the best epoch is chosen, one of `edgetl.figures.metrics_of(task)`; default the first.
         patience: stop after so many epochs in a row without a better one.
         label_smoothing: see `edgetl.targets.TargetEncoder`; for classification.
         class_weights: `balanced` lets every class count alike, however many samples it has; for
@@ -176,7 +180,7 @@ def finetune(
             f"prepared for {manifest.outputs}: prepare again with --labels-from this data"
         )
 
-    everything = train_set.samples + (val_set.samples if val_set else ())
+    everything = train_set.samples + val_set.samples if val_set else train_set.samples
     on_event(Stage("features"))
     features = extract_features(
         prepared,
@@ -189,7 +193,7 @@ def finetune(
     )
     _report_rejected(features.rejected, on_event)
     labels = _labels(manifest.task, features)
-    train_rows, val_rows = _divide(features, manifest.task, train_set, val_set, val_fraction, seed)
+    train_rows, val_rows = _divide(features, labels, manifest.task, train_set, val_set, val_fraction, seed)
     if augment is not None:
         on_event(Stage(f"{views} views of each"))
         features = extract_views(features, train_rows, Views(augment, views, seed, flip), on_event)
@@ -235,9 +239,10 @@ def finetune(
         target_mean=mean,
         target_std=std,
         task=manifest.task,
+        metric=metric or FIGURES[manifest.task][0],
         modality=manifest.modality,
     )
-    samples = _describe(features, train_rows, val_rows)
+    samples = partial(_used, features, labels, args, train_rows, val_rows)
     with run.lock():
         args = settle(run, args, prepared, len(train_rows), resume=resume)
         job = Job(prepared, args, features, labels, train_rows, val_rows, threads, where, on_event)
@@ -250,7 +255,7 @@ def finetune(
         last = begin(run, job.args, samples, resume=resume, force=force)
         session = job.open_engine(last.engine_state if last else None, initial)
         history = train(job, run, session, last)
-        best = best_epoch(history)
+        best = best_epoch(history, job.args.metric)
         proof = prove(job, run)
         measured = answers(manifest.task, proof.logits, job.encoder)
         result = FinetuneResult(
@@ -289,13 +294,18 @@ def _labels(task: str, features: FeatureSet) -> NDArray[Any]:
 
 
 def _divide(
-    features: FeatureSet, task: str, train_set: Dataset, val_set: Dataset | None, val_fraction: float, seed: int
+    features: FeatureSet,
+    labels: NDArray[Any],
+    task: str,
+    train_set: Dataset,
+    val_set: Dataset | None,
+    val_fraction: float,
+    seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the usable samples that train and of those that validate."""
     trains = features.positions < len(train_set.samples)
     candidates, others = np.flatnonzero(trains), np.flatnonzero(~trains)
-    labels = [features.samples[row].label for row in candidates]
-    left = set(labels) if task == "classification" else {0} if labels else set()
+    left = set(labels[candidates].tolist()) if task == "classification" else {0} if len(candidates) else set()
     names = train_set.labels if task == "classification" else ("training",)
     if empty := [name for index, name in enumerate(names) if index not in left]:
         raise DataError(
@@ -306,20 +316,21 @@ def _divide(
         if len(others) == 0:
             raise DataError(f"no usable sample is left in {val_set.root}: replace those named above")
         return candidates, others
-    train, val = split_stratified(strata(task, labels), val_fraction, seed)
-    return candidates[train], candidates[np.array(val, dtype=np.int64)]
+    train, val = split_stratified(strata(task, labels[candidates]), val_fraction, seed)
+    return candidates[train], candidates[val]
 
 
 def _report_duplicates(
     features: FeatureSet, train_rows: NDArray[np.int64], val_rows: NDArray[np.int64], on_event: OnEvent
 ) -> int:
     """Count and name validation samples whose content also trains; they make the figures too good."""
-    trained = {features.digests[row]: row for row in train_rows}
-    found = [row for row in val_rows if features.digests[row] in trained]
-    if found:
+    digests = features.digests.view("V16")[:, 0]
+    found = val_rows[np.isin(digests[val_rows], digests[train_rows])]
+    if len(found):
+        same = [train_rows[digests[train_rows] == digests[row]][-1] for row in found[:3]]
         shown = "; ".join(
-            f"{features.samples[row].name} is {features.samples[trained[features.digests[row]]].name}"
-            for row in found[:3]
+            f"{features.samples[row].name} is {features.samples[twin].name}"
+            for row, twin in zip(found, same, strict=False)
         )
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         on_event(
@@ -337,19 +348,18 @@ def _report_never(names: tuple[str, ...], labels: NDArray[Any], on_event: OnEven
         on_event(Note(f"no training sample has the label {', '.join(never)}: it cannot be learned"))
 
 
-def _describe(features: FeatureSet, train_rows: NDArray[np.int64], val_rows: NDArray[np.int64]) -> RunSamples:
-    return RunSamples(
-        train_digests=tuple(features.digests[row] for row in train_rows),
-        train_labels=tuple(_known(features.samples[row]) for row in train_rows),
-        val_digests=tuple(features.digests[row] for row in val_rows),
-        val_labels=tuple(_known(features.samples[row]) for row in val_rows),
-        val_paths=tuple(features.samples[row].name for row in val_rows),
-    )
-
-
-def _known(sample: Sample) -> int | tuple[float, ...]:
-    assert sample.label is not None, "opened with labels"
-    return sample.label
+def _used(
+    features: FeatureSet,
+    labels: NDArray[Any],
+    args: RunArgs,
+    train_rows: NDArray[np.int64],
+    val_rows: NDArray[np.int64],
+) -> Iterator[UsedSample]:
+    for part, rows in (("train", train_rows), ("val", val_rows)):
+        for row in rows:
+            label = labels[row].tolist()
+            known = args.labels[label] if args.task == "classification" else " ".join(f"{value:g}" for value in label)
+            yield UsedSample(part, features.digest(row), known, features.samples[row].name)
 
 
 def _report_rejected(rejected: tuple[Rejected, ...], on_event: OnEvent, limit: int = 20) -> None:

@@ -61,7 +61,7 @@ def test_json_is_one_object_on_stdout(
          {"model", "accuracy", "largest_difference", "peak_rss_mb"}),
         (("evaluate", digits_model, digits), {"accuracy", "ms_per_image", "seconds", "peak_rss_mb", "placement"}),
         (("predict", digits_model, picture), {"predictions"}),
-        (("report", tmp_path / "run"), {"report", "plots", "accuracy", "macro_f1", "size_kb"}),
+        (("report", tmp_path / "run"), {"report", "plots", "metric", "figures", "figures_before", "size_kb"}),
         (("runs", tmp_path), {"directory", "runs"}),
         (("inspect", digits_run), {"kind", "args", "history"}),
         (("inspect", digits_artifacts), {"kind", "files", "labels", "features"}),

@@ -36,8 +36,7 @@ def contents(directory: Path) -> dict[int, bytes]:
         a, b = cache.tensors()
         found = {}
         for seed in range(20):
-            if digest(seed) in cache:
-                row = cache.row(digest(seed))
+            if (row := cache.row(digest(seed))) is not None:
                 found[seed] = a[row].tobytes() + b[row].tobytes()
         return found
 
@@ -70,6 +69,21 @@ def test_any_flipped_bit_costs_its_record_and_no_other(tmp_path: Path) -> None:
         file.write_bytes(data)
         damaged = position // (RECORD if trial % 2 else 24)
         assert contents(directory) == {seed: record(seed) for seed in range(4) if seed != damaged}
+
+
+def test_many_are_found_whatever_their_bytes(tmp_path: Path) -> None:
+    """More than are kept aside before they are sorted in; digests that end in zeros among them."""
+    rng = np.random.default_rng(0)
+    digests = [bytes(row) for row in rng.integers(0, 256, (5000, 16), dtype=np.uint8)]
+    digests += [bytes(row[:-3]) + bytes(3) for row in rng.integers(0, 256, (5000, 16), dtype=np.uint8)]
+    digests.append(bytes(16))
+    for again in (False, True):
+        with FeatureCache(tmp_path, SPECS) as cache:
+            for row, each in enumerate(digests):
+                assert cache.row(each) == (row if again else None)
+                if not again:
+                    assert cache.append(each, record(0)) == row
+            assert cache.row(b"\xff" * 16) is None
 
 
 def test_a_second_user_waits_and_is_told(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from edgetl.report import text
 from edgetl.report.charts import Series, epoch_ticks, line_chart, nice_ticks
 from edgetl.report.findings import gather
 from edgetl.report.page import page
-from edgetl.run import CONFUSION, CURVES, METRICS, REPORT, Run, RunArgs, RunSamples, Validation
+from edgetl.run import CONFUSION, CURVES, METRICS, REPORT, Run, RunArgs, UsedSample, Validation
 
 VOID = {"meta", "img", "wbr", "line", "path", "circle"}  # of these, SVG's end themselves
 
@@ -112,8 +112,14 @@ def make_run(
     digests = tuple(content_digest(file.read_bytes()).hex() if file.exists() else "00" * 16 for file in files)
     paths = tuple(map(str, files))
     validation = Validation(paths, digests, truth.astype(np.int64), logits)
-    kept = (digests, tuple(truth.tolist()), paths) if validated else ((), (), ())
-    run.write_samples(RunSamples(("aa", "bb"), (0, 1), *kept))
+    run.write_samples(
+        [UsedSample("train", digest, labels[0], "a.png") for digest in ("aa", "bb")]
+        + [
+            UsedSample("val", *each)
+            for each in zip(digests, (labels[i] for i in truth), paths, strict=True)
+            if validated
+        ]
+    )
     accuracy = float((logits.argmax(1) == truth).mean())
     with open(path / "results.csv", "w", newline="") as file:
         writer = csv.writer(file)
@@ -135,7 +141,7 @@ def test_the_page_of_a_real_run(digits_run: Path, tmp_path: Path) -> None:
     result = write_report(run)
     metrics = json.loads((run / METRICS).read_text())
     found = read(run)
-    assert result.accuracy == pytest.approx(metrics["val_accuracy"])
+    assert result.figures == {name: pytest.approx(value) for name, value in metrics["val_figures"].items()}
     assert f"{metrics['val_accuracy']:.1%}" in found.text
     assert f"epoch {metrics['best_epoch']} of {metrics['epochs']}" in found.text
     for word in ("Precision", "Recall", "Support", "Confusion matrix", "Most wrong", metrics["engine"], "processor"):
@@ -227,22 +233,22 @@ def test_what_it_counts(tmp_path: Path) -> None:
 def test_accuracy_before_and_after(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["a", "b"], before=True)
     result = write_report(run.path)
-    assert result.accuracy_before == 0.125
+    assert result.figures_before == {"accuracy": 0.125}
     assert "12.5% at the start →" in read(run.path).text
     best = gather(run).best
     assert best is not None
     assert best.epoch == 4  # the lowest loss of the highest accuracy
-    assert write_report(make_run(tmp_path / "other", ["a", "b"]).path).accuracy_before is None
+    assert write_report(make_run(tmp_path / "other", ["a", "b"]).path).figures_before == {}
 
 
 def test_a_start_that_no_epoch_betters(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["a", "b"], before=True)
     file = run.path / "results.csv"
     file.write_text(file.read_text().replace("0.125", "0.999"))
-    assert write_report(run.path).accuracy == 0.999
+    assert write_report(run.path).figures == {"accuracy": 0.999}
     assert "99.9%at the start, which no epoch bettered" in read(run.path).text
     only = make_run(tmp_path / "only", ["a", "b"], before=True, epochs=0)
-    assert write_report(only.path).accuracy == 0.125
+    assert write_report(only.path).figures == {"accuracy": 0.125}
     assert "bettered" not in read(only.path).text
 
 
@@ -261,7 +267,7 @@ def test_settings_and_where_it_ran(tmp_path: Path) -> None:
 def test_without_validation_data_training_pictures_prove_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["a", "b"], validated=False)
     result = write_report(run.path)
-    assert (result.accuracy, result.macro_f1, result.mistakes, result.pictures) == (None, None, None, 0)
+    assert (result.figures, result.mistakes, result.pictures) == ({}, None, 0)
     found = read(run.path)
     assert "no pictures were kept for validation" in found.text
     assert "Most wrong" not in found.text
@@ -272,7 +278,7 @@ def test_one_epoch_and_none(tmp_path: Path) -> None:
     assert "epoch 1 of 1" in read(tmp_path / "one").text
     bare = make_run(tmp_path / "bare", ["a", "b"], finished=False)
     (bare.path / "results.csv").unlink()
-    (bare.path / "samples.json").unlink()
+    (bare.path / "samples.csv").unlink()
     assert not write_report(bare.path).finished
     assert "0 of 4 epochs" in read(bare.path).text
 
@@ -282,14 +288,14 @@ def test_what_was_measured_of_an_earlier_best_epoch_is_not_shown(tmp_path: Path)
     with open(run.path / "results.csv", "a") as file:
         file.write("5,0.1,0.1,0.99,0.5,x\n")  # resumed, and interrupted again
     result = write_report(run.path)
-    assert (result.finished, result.accuracy, result.mistakes) == (False, 0.99, None)
+    assert (result.finished, result.figures, result.mistakes) == (False, {"accuracy": 0.99}, None)
     assert "Most wrong" not in read(run.path).text
 
 
 def test_nothing_is_wrong(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["a", "b"], skill=100)
     assert write_report(run.path).mistakes == 0
-    assert "every validation picture was recognised" in read(run.path).text
+    assert "all validation pictures were recognised" in read(run.path).text
 
 
 def test_a_loss_that_is_no_number(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_args_survive_any_text(tmp_path: Path) -> None:
 
 def test_a_checkpoint_survives_exactly(tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
-    history = (EpochEnd(1, 5, 0.1 + 0.2, 1.5, None, None), EpochEnd(2, 5, 1 / 3, 0.5, 0.25, 1.0))
+    history = (EpochEnd(1, 5, 0.1 + 0.2, 1.5, None), EpochEnd(2, 5, 1 / 3, 0.5, 0.25, {"r2": 1.0, "mae": None}, "mae"))
     checkpoint = Checkpoint(2, {"layer.weight": values, "b/c": values[0]}, b"\x00state\xff", history)
     Run(tmp_path).write_checkpoint(LAST, checkpoint)
     found = Run(tmp_path).read_checkpoint(LAST)
@@ -49,13 +49,13 @@ def test_a_checkpoint_survives_exactly(tmp_path: Path) -> None:
 def test_results_survive_to_six_digits_and_with_columns_to_come(tmp_path: Path) -> None:
     run = Run(tmp_path)
     assert run.read_results() == ()
-    run.write_results((EpochEnd(1, 2, 0.125, 1.5, None, None), EpochEnd(2, 2, 1 / 3, 0.5, 0.25, 1.0)))
+    run.write_results((EpochEnd(1, 2, 0.125, 1.5, None), EpochEnd(2, 2, 1 / 3, 0.5, 0.25, {"r2": 1.0, "mae": None})))
     assert run.read_results() == (
-        EpochResult(1, 0.125, None, None, 1.5),
-        EpochResult(2, pytest.approx(1 / 3, rel=1e-5), 0.25, 1.0, 0.5),  # type: ignore[arg-type]
+        EpochResult(1, 0.125, None, {"r2": None, "mae": None}, 1.5),
+        EpochResult(2, pytest.approx(1 / 3, rel=1e-5), 0.25, {"r2": 1.0, "mae": None}, 0.5),  # type: ignore[arg-type]
     )
     (tmp_path / RESULTS).write_text("lr,epoch,val_accuracy\n0.1,0,0.5\n")
-    assert run.read_results() == (EpochResult(0, None, None, 0.5, None),)
+    assert run.read_results() == (EpochResult(0, None, None, {"accuracy": 0.5}, None),)
     (tmp_path / RESULTS).write_text("lr\n0.1\n")
     with pytest.raises(RunError, match="damaged"):
         run.read_results()

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from edgetl import compare_runs
+from edgetl.console import table
 from edgetl.errors import RunError
 from edgetl.events import Event, Note
+from edgetl.outline import runs_table
 from edgetl.run import ARGS, METRICS, RESULTS, EpochResult, Run, RunArgs
 from edgetl.runs import SORTS, best_result
 
@@ -52,7 +54,7 @@ def test_a_real_run(digits_run: Path, digits_artifacts: Path) -> None:
     metrics = Run(digits_run).read_metrics()
     assert metrics is not None
     assert found.best_epoch == metrics["best_epoch"]
-    assert found.val_accuracy == pytest.approx(metrics["val_accuracy"])
+    assert found.val_figures == {name: pytest.approx(value) for name, value in metrics["val_figures"].items()}
     assert found.seconds == metrics["seconds"]
     assert compare_runs(digits_run)[0].name == digits_run.name
 
@@ -63,13 +65,13 @@ def test_the_best_comes_first_and_what_lacks_the_figure_last(tmp_path: Path) -> 
     make_run(tmp_path / "unvalidated", None, None, seconds=1)
     make_run(tmp_path / "broken off", 0.8, seconds=None)
     found = {sort: [run.name for run in compare_runs(tmp_path, sort=sort)] for sort in SORTS}
-    assert found["accuracy"] == ["group/best", "broken off", "middle", "unvalidated"]
+    assert found["metric"] == ["group/best", "broken off", "middle", "unvalidated"]
     assert found["loss"] == ["group/best", "broken off", "middle", "unvalidated"]
     assert found["seconds"] == ["unvalidated", "broken off", "group/best", "middle"]
     assert found["epochs"][0] == "middle"
     assert found["name"] == sorted(found["name"])
     by_name = {run.name: run for run in compare_runs(tmp_path)}
-    assert (by_name["middle"].best_epoch, by_name["middle"].val_accuracy) == (2, 0.7)
+    assert (by_name["middle"].best_epoch, by_name["middle"].val_figures) == (2, {"accuracy": 0.7})
     assert not by_name["broken off"].finished
     assert (by_name["broken off"].epochs, by_name["broken off"].seconds) == (1, 2)
     assert by_name["middle"].model == "/gone/artifacts"
@@ -104,7 +106,7 @@ def test_no_runs(tmp_path: Path) -> None:
         compare_runs(tmp_path)
     with pytest.raises(RunError, match="is not a directory"):
         compare_runs(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="choose one of accuracy"):
+    with pytest.raises(ValueError, match="choose one of metric"):
         compare_runs(tmp_path, sort="beauty")
 
 
@@ -119,13 +121,31 @@ def test_other_artifacts_at_the_same_place_are_not_its_origin(digits_run: Path, 
 
 def test_the_best_epoch() -> None:
     def end(epoch: int, loss: float | None, accuracy: float | None) -> EpochResult:
-        return EpochResult(epoch, 1.0, loss, accuracy, 1.0)
+        return EpochResult(epoch, 1.0, loss, {"accuracy": accuracy}, 1.0)
 
-    assert best_result(()) is None
-    assert best_result((end(0, 0.1, 0.9), end(1, 0.1, 0.8))) == end(0, 0.1, 0.9)
+    assert best_result((), "accuracy") is None
+    assert best_result((end(0, 0.1, 0.9), end(1, 0.1, 0.8)), "accuracy") == end(0, 0.1, 0.9)
     results = (end(0, 0.1, 0.1), end(1, 0.5, 0.7), end(2, 0.4, 0.7), end(3, 0.4, 0.7), end(4, 0.1, 0.6))
-    assert best_result(results) == results[2]
-    assert best_result(results, {"best_epoch": 3}) == results[3]  # as close as to be equal in six digits
-    assert best_result(results, {"best_epoch": 99}) == results[2]
-    assert best_result((end(1, None, None), end(2, None, None))) == end(2, None, None)
-    assert best_result((end(1, math.nan, 0.5), end(2, 9.0, 0.5))) == end(2, 9.0, 0.5)
+    assert best_result(results, "accuracy") == results[2]
+    assert best_result(results, "accuracy", {"best_epoch": 3}) == results[3]  # as close as to be equal in six digits
+    assert best_result(results, "accuracy", {"best_epoch": 99}) == results[2]
+    assert best_result((end(1, None, None), end(2, None, None)), "accuracy") == end(2, None, None)
+    assert best_result((end(1, math.nan, 0.5), end(2, 9.0, 0.5)), "accuracy") == end(2, 9.0, 0.5)
+    assert best_result(results, "loss") == results[0]
+
+
+def test_runs_of_several_tasks_are_compared_by_their_own_metrics(tmp_path: Path) -> None:
+    for name, task, metric, column, values in (
+        ("near", "regression", "mae", "val_mae", (0.5, 0.25)),
+        ("far", "regression", "mae", "val_mae", (0.5, 0.75)),
+        ("by loss", "classification", "loss", "val_accuracy", (0.8, 0.9)),
+    ):
+        run = make_run(tmp_path / name)
+        run.write_args(replace(ARGUMENTS, task=task, metric=metric))
+        rows = "".join(f"{epoch},1,{epoch},{value},2\n" for epoch, value in enumerate(values))
+        (run.path / RESULTS).write_text(f"epoch,train_loss,val_loss,{column},seconds\n{rows}")
+    found = compare_runs(tmp_path)
+    assert [(run.name, run.best_epoch) for run in found] == [("by loss", 0), ("near", 1), ("far", 0)]
+    lines = "\n".join(table(*runs_table(found)))
+    assert "accuracy 80.0%" in lines
+    assert "mean absolute error 0.25" in lines

@@ -66,6 +66,22 @@ def test_it_learns_and_writes_what_happened(train: Callable[..., Any], tmp_path:
     assert best.epoch == result.best_epoch
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "loss"])
+def test_the_best_epoch_is_chosen_by_the_metric(train: Callable[..., Any], tmp_path: Path, metric: str) -> None:
+    # rising so fast that accuracy and loss disagree about the best epoch
+    result = train(epochs=12, lr=0.5, metric=metric)
+    with open(tmp_path / "run" / "results.csv", newline="") as file:
+        values = [float(row[f"val_{metric}"]) for row in csv.DictReader(file)]
+    assert values[result.best_epoch] == (min if metric == "loss" else max)(values)
+    assert result.val_metric == pytest.approx(values[result.best_epoch], rel=1e-5)
+    assert result.val_accuracy == result.val_figures["accuracy"]
+
+
+def test_a_metric_of_another_task_is_refused(train: Callable[..., Any]) -> None:
+    with pytest.raises(RunError, match="--metric r2 is not measured of classification: choose one of accuracy"):
+        train(metric="r2")
+
+
 def test_the_first_loss_is_that_of_an_even_guess(train: Callable[..., Any], tmp_path: Path) -> None:
     train(epochs=1, lr=1e-9, batch_size=64)
     assert last(tmp_path / "run").history[1].train_loss == pytest.approx(np.log(4), rel=1e-5)

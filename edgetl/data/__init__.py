@@ -11,7 +11,7 @@ from textwrap import shorten
 from edgetl.data import arrays, table
 from edgetl.data.folder import Split, files_of, find_split, open_folder, split_stratified, strata
 from edgetl.data.images import content_digest, read_rgb
-from edgetl.data.sample import Dataset, Label, Sample, Wanted, wanted_by
+from edgetl.data.sample import Dataset, Label, Sample, Samples, Wanted, wanted_by
 from edgetl.errors import DataError
 
 _FILES = {*table.SUFFIXES, *arrays.SUFFIXES, ".txt"}
@@ -58,8 +58,8 @@ def open_inputs(given: str | Path, wanted: Wanted) -> tuple[Sample, ...]:
         raise DataError(f"{path} does not exist: give files, a folder of them, a .csv or .jsonl table, or an .npz file")
     if wanted.modality == "array":
         raise DataError(f"{path} is neither a table nor an archive: give a .csv, .jsonl or .npz file of numbers")
-    files = files_of(path) if path.is_dir() else [path]
-    return tuple(Sample(str(file), None, file) for file in files)
+    files = files_of(path) if path.is_dir() else [str(path)]
+    return tuple(Sample(file, None, Path(file)) for file in files)
 
 
 def label_names(data: Path, task: str, label_columns: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,6 +118,7 @@ __all__ = [
     "Dataset",
     "Label",
     "Sample",
+    "Samples",
     "Split",
     "Wanted",
     "content_digest",

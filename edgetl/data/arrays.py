@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetl import defaults
-from edgetl.data.sample import Dataset, Label, Row, Sample, Wanted, known_labels, listed
+from edgetl.data.sample import Dataset, Label, Row, Sample, Samples, Wanted, known_labels, listed, packed
 from edgetl.errors import DataError
 from edgetl.storage import UNREADABLE_NPZ
 
@@ -73,10 +73,12 @@ def _open(
                 f"{file}: {y} is {_described(arrays[y])}, where {len(values)} labels were expected, as of {x}"
             )
         names, labels = _labels(file, y, arrays, replace(wanted, labels=expected or wanted.labels))
-    samples = tuple(
-        Sample(f"{file.name} {x}[{index}]", label, Row(values, index)) for index, label in enumerate(labels)
-    )
-    return Dataset(file, names, samples)
+    label = packed(labels)
+
+    def sample(index: int) -> Sample:
+        return Sample(f"{file.name} {x}[{index}]", label(index), Row(values, index))
+
+    return Dataset(file, names, Samples(sample, range(len(values))))
 
 
 def _labels(file: Path, y: str, arrays: dict[str, NDArray[Any]], wanted: Wanted) -> tuple[tuple[str, ...], list[Label]]:

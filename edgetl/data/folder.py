@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.data.sample import Dataset, Label, Sample, listed
+from edgetl.data.sample import Dataset, Label, Sample, Samples, Texts, listed
 from edgetl.data.table import metadata_of
 from edgetl.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _TRAIN_NAMES = ("train", "training")
 _VAL_NAMES = ("val", "valid", "validation")
@@ -73,67 +76,74 @@ def open_folder(root: Path, labels: Sequence[str] | None = None) -> Dataset:
     elif len(names) == 1:
         raise DataError(f"{root} holds one class only ({names[0]!r}): a classifier needs at least two")
     order = tuple(labels) if labels else tuple(names)
-    samples: list[Sample] = []
-    for index, name in enumerate(order):
-        files = files_of(root / name)
-        if not files:
-            raise DataError(f"{root / name} is empty: put pictures of the class {name!r} into it, or remove it")
-        samples.extend(Sample(str(file), index, file) for file in files)
-    return Dataset(root, order, tuple(samples))
+    counts = []
+
+    def paths() -> Iterator[str]:
+        for name in order:
+            files = files_of(root / name)
+            if not files:
+                raise DataError(f"{root / name} is empty: put pictures of the class {name!r} into it, or remove it")
+            counts.append(len(files))
+            yield from files
+
+    texts = Texts(paths())
+    classes = np.repeat(np.arange(len(order)), counts)
+    samples = Samples(lambda i: Sample(texts[i], int(classes[i]), Path(texts[i])), range(len(texts)))
+    return Dataset(root, order, samples)
 
 
-def split_stratified(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def split_stratified(
+    labels: Sequence[int] | NDArray[np.int64], fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split sample indices into training and validation, class by class.
 
     Of each class with n samples, round(n · fraction) go to validation, at least one where n > 1 and
     fraction > 0, and at least one stays. The same labels, fraction and seed give the same split.
 
     Returns:
-        Two sorted lists of indices into `labels`: training, validation.
+        Indices into `labels`, sorted: training, validation.
     """
-    by_class: dict[int, list[int]] = defaultdict(list)
-    for index, label in enumerate(labels):
-        by_class[label].append(index)
-    train: list[int] = []
-    val: list[int] = []
-    for label in sorted(by_class):
-        indices = np.array(by_class[label])
+    strata = np.asarray(labels)
+    train, val = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for label in np.unique(strata).tolist():
+        indices = np.flatnonzero(strata == label)
         order = np.random.default_rng([seed, label]).permutation(len(indices))
         count = min(max(round(len(indices) * fraction), 1), len(indices) - 1) if fraction > 0 else 0
-        val.extend(indices[order[:count]].tolist())
-        train.extend(indices[order[count:]].tolist())
-    return sorted(train), sorted(val)
+        val.append(indices[order[:count]])
+        train.append(indices[order[count:]])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(val))
 
 
-def strata(task: str, labels: Sequence[Label]) -> list[int]:
+def strata(task: str, labels: Sequence[Label] | NDArray[Any]) -> NDArray[np.int64]:
     """Return the stratum of each sample, for `split_stratified`.
 
     Of classification it is the class; of several labels the rarest that the sample has (or none); of
     numbers one of up to ten bins of the first with as many samples each.
     """
     if task == "classification":
-        return [label for label in labels if isinstance(label, int)]
+        return np.asarray(labels, dtype=np.int64)
     table = np.array(labels, dtype=np.float64)
     if task == "multilabel":
         order = np.argsort(table.sum(axis=0), kind="stable")
         rarest = order[table[:, order].argmax(axis=1)]
-        return [int(stratum) for stratum in np.where(table.any(axis=1), rarest, table.shape[1])]
+        return np.asarray(np.where(table.any(axis=1), rarest, table.shape[1]))
     ranks = np.argsort(np.argsort(table[:, 0], kind="stable"), kind="stable")
     bins = min(10, max(1, len(table) // _LEAST_IN_BIN))
-    return [int(stratum) for stratum in ranks * bins // len(table)]
+    return np.asarray(ranks * bins // len(table))
 
 
 def _child(root: Path, names: Sequence[str]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def files_of(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[str]:
     """Return the files at and below a folder, sorted; hidden ones are passed over."""
-    found: list[Path] = []
+    found: list[str] = []
     for directory, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.extend(Path(directory) / name for name in sorted(files) if not name.startswith("."))
-    return [path for path in found if path.is_file()]
+        paths = (Path(directory, name) for name in sorted(files) if not name.startswith("."))
+        found.extend(str(path) for path in paths if path.is_file())
+    return found
 
 
 def _compare(root: Path, found: Sequence[str], expected: Sequence[str]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -68,6 +68,76 @@ class Sample:
             return np.ascontiguousarray(self.source.array[self.source.index], dtype="<f4").tobytes()
 
 
+class Samples(Sequence[Sample]):
+    """Samples that are made when they are asked for: kept as objects they would take half a kilobyte each.
+
+    Args:
+        make: a sample by its index.
+        indices: which ones, in order.
+    """
+
+    def __init__(self, make: Callable[[int], Sample], indices: range | NDArray[np.int64]) -> None:
+        self._make = make
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, key: int) -> Sample: ...
+    @overload
+    def __getitem__(self, key: slice) -> Samples: ...
+    def __getitem__(self, key: int | slice) -> Sample | Samples:
+        if isinstance(key, slice):
+            return Samples(self._make, self._indices[key])
+        return self._make(int(self._indices[key]))
+
+    def __add__(self, other: Samples) -> Samples:
+        first = len(self)
+        return Samples(lambda index: self[index] if index < first else other[index - first], range(first + len(other)))
+
+    def take(self, indices: NDArray[np.int64]) -> Samples:
+        """Return those at `indices`, in that order."""
+        return Samples(self._make, np.asarray(self._indices)[indices])
+
+
+def packed(labels: Sequence[Label]) -> Callable[[int], Label]:
+    """Return how to look up labels that are kept in one array."""
+    if not labels or labels[0] is None:
+        return lambda index: None
+    if isinstance(labels[0], int):
+        classes = np.array(labels, dtype=np.int64)
+        return lambda index: int(classes[index])
+    table = np.array(labels, dtype=np.float64)
+    return lambda index: tuple(table[index].tolist())
+
+
+class Texts(Sequence[str]):
+    """Many texts as the bytes of one, which takes a quarter of what they would take as objects."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._bytes = bytearray()
+        ends = [0]
+        for text in texts:
+            # names of files may hold anything
+            self._bytes += text.encode("utf-8", "surrogatepass")
+            ends.append(len(self._bytes))
+        self._ends = np.array(ends, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, key: int) -> str: ...
+    @overload
+    def __getitem__(self, key: slice) -> Sequence[str]: ...
+    def __getitem__(self, key: int | slice) -> str | Sequence[str]:
+        if isinstance(key, slice):
+            return [self[index] for index in range(*key.indices(len(self)))]
+        start, end = self._ends[key], self._ends[key + 1]
+        return self._bytes[start:end].decode("utf-8", "surrogatepass")
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Labelled samples.
@@ -81,7 +151,7 @@ class Dataset:
 
     root: Path
     labels: tuple[str, ...]
-    samples: tuple[Sample, ...]
+    samples: Samples
     input_columns: tuple[str, ...] = ()
 
 

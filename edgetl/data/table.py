@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetl.data.sample import Dataset, Label, Row, Sample, Wanted, known_labels, listed
+from edgetl.data.sample import Dataset, Label, Row, Sample, Samples, Texts, Wanted, known_labels, listed, packed
 from edgetl.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -98,16 +98,22 @@ def _open(
                     f"takes {list(wanted.shape)}: choose its columns with --input-column"
                 )
             values = values.reshape(-1, *wanted.shape)
-        sources: list[Path | str | Row] = [Row(values, index) for index in range(len(values))]
     else:
         read = _text if wanted.modality == "text" else _path
-        sources = [read(table, line, inputs[0]) for line in table.lines]
+        texts = Texts(str(read(table, line, inputs[0])) for line in table.lines)
     names, labels = _labels(table, replace(wanted, labels=expected or wanted.labels), columns)
-    samples = tuple(
-        Sample(str(source) if isinstance(source, Path) else f"{table.file.name} line {line.number}", label, source)
-        for line, label, source in zip(table.lines, labels, sources, strict=True)
-    )
-    return Dataset(table.file, names, samples, inputs if wanted.modality == "array" else ())
+    label = packed(labels)
+    numbers = np.array([line.number for line in table.lines])
+    file = table.file  # not the table, so that its lines can go
+
+    def sample(index: int) -> Sample:
+        if wanted.modality in ("image", "audio"):
+            return Sample(texts[index], label(index), Path(texts[index]))
+        source = Row(values, index) if wanted.modality == "array" else texts[index]
+        return Sample(f"{file.name} line {numbers[index]}", label(index), source)
+
+    samples = Samples(sample, range(len(numbers)))
+    return Dataset(file, names, samples, inputs if wanted.modality == "array" else ())
 
 
 def _read(file: Path) -> _Table:

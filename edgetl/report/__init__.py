@@ -11,7 +11,7 @@ from edgetl.events import Note, OnEvent, ignore
 from edgetl.report.findings import Findings, gather
 from edgetl.report.page import page
 from edgetl.report.plots import INSTALL_HINT, write_plots
-from edgetl.run import CONFUSION, CURVES, REPORT, Run
+from edgetl.run import CONFUSION, CURVES, REPORT, EpochResult, Run
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class ReportResult:
         report: the page.
         plots: the PNG files; none without matplotlib.
         size_kb: of the page, 10^3 bytes.
-        accuracy_before, accuracy, macro_f1: before the first step and of the best epoch, on the
-            validation pictures; None where that was not measured.
-        mistakes: validation pictures that were not recognised; None without validation pictures.
+        metric: the figure that matters most.
+        figures_before, figures: before the first step and of the best epoch, on the validation data;
+            empty where that was not measured.
+        mistakes: validation samples whose class was not recognised; None where that was not measured.
         pictures: how many of them the page shows.
     """
 
@@ -33,9 +34,9 @@ class ReportResult:
     plots: tuple[str, ...]
     size_kb: float
     finished: bool
-    accuracy_before: float | None
-    accuracy: float | None
-    macro_f1: float | None
+    metric: str
+    figures_before: dict[str, float | None]
+    figures: dict[str, float | None]
     mistakes: int | None
     pictures: int
     seconds: float
@@ -66,13 +67,17 @@ def write_report(run: str | Path, *, on_event: OnEvent = ignore) -> ReportResult
         plots=tuple(map(str, plots)),
         size_kb=len(encoded) / 1e3,
         finished=findings.finished,
-        accuracy_before=findings.before.val_accuracy if findings.before else None,
-        accuracy=findings.best.val_accuracy if findings.best else None,
-        macro_f1=findings.measured.summary.macro_f1 if findings.measured else None,
+        metric=findings.lead,
+        figures_before=_known(findings.before),
+        figures=_known(findings.best),
         mistakes=len(findings.measured.mistakes) if findings.measured else None,
         pictures=pictures,
         seconds=time.monotonic() - started,
     )
+
+
+def _known(result: EpochResult | None) -> dict[str, float | None]:
+    return result.val_figures if result is not None and result.val_loss is not None else {}
 
 
 def _plots_or_note(findings: Findings, on_event: OnEvent) -> tuple[Path, ...]:

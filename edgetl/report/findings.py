@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgetl import metrics
 from edgetl.errors import RunError
-from edgetl.run import ARGS, BEST, VALIDATION, EpochResult, Run, RunArgs, RunSamples
+from edgetl.figures import leading
+from edgetl.run import ARGS, BEST, VALIDATION, EpochResult, Run, RunArgs
 from edgetl.runs import Origin, best_result, is_finished, origin_of
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Pictures of class `truth` that were taken for `predicted`; `share` is of all pictures of `truth`."""
+    """Samples of class `truth` that were taken for `predicted`; `share` is of all samples of `truth`."""
 
     truth: int
     predicted: int
@@ -30,7 +33,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that was not recognised.
+    """A sample that was not recognised.
 
     Attributes:
         truth, predicted: class indices.
@@ -47,12 +50,12 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Measured:
-    """The best epoch on the validation pictures.
+    """The best epoch on the validation samples.
 
     Attributes:
         matrix: `[classes, classes]` int64, truth in rows.
         confusions: every pair of classes that was confused, the most frequent first.
-        mistakes: every picture that was not recognised, the least probable truth first.
+        mistakes: every sample that was not recognised, the least probable truth first.
     """
 
     matrix: NDArray[np.int64]
@@ -68,14 +71,18 @@ class Findings:
     Attributes:
         before: the state before the first step (epoch 0), if it was measured.
         best: the best epoch; None if no epoch was finished.
-        measured: None without validation pictures, before training has ended, and of tasks other than
+        measured: None without validation samples, before training has ended, and of tasks other than
             classification.
+        train_count, val_count: how many samples train and validate; None before that is known.
+        val_folder: what holds all of those that validate; empty if no folder does.
         weights_mb: size of the best weights' file, 10^6 bytes.
     """
 
     path: Path
     args: RunArgs
-    samples: RunSamples | None
+    train_count: int | None
+    val_count: int | None
+    val_folder: str
     results: tuple[EpochResult, ...]
     metrics: dict[str, Any] | None
     finished: bool
@@ -91,9 +98,14 @@ class Findings:
         return self.path.resolve().name
 
     @property
-    def val_count(self) -> int:
-        """How many pictures were kept for validation."""
-        return len(self.samples.val_digests) if self.samples else 0
+    def lead(self) -> str:
+        """The figure that is shown first."""
+        return leading(self.args.task, self.args.metric)
+
+    @property
+    def things(self) -> str:
+        """What the samples are called."""
+        return {"image": "pictures", "audio": "recordings", "text": "texts"}.get(self.args.modality, "samples")
 
 
 def gather(run: Run) -> Findings:
@@ -102,26 +114,40 @@ def gather(run: Run) -> Findings:
     Raises:
         RunError: it is no run, or a file of it is damaged.
     """
-    args, samples, results, figures = run.read_args(), run.read_samples(), run.read_results(), run.read_metrics()
+    args, results, figures, counts = run.read_args(), run.read_results(), run.read_metrics(), run.count_samples()
     finished = is_finished(figures, results)
     # without validation samples that file holds training samples, which say nothing about the model's worth;
     # of a run that is being continued it is of an earlier best epoch
-    proven = finished and bool(samples and samples.val_digests) and (run.path / VALIDATION).is_file()
+    proven = finished and counts["val"] > 0 and (run.path / VALIDATION).is_file()
     validated = args.task == "classification" and proven
     weights = run.path / BEST
     return Findings(
         path=run.path,
         args=args,
-        samples=samples,
+        train_count=counts["train"] if counts else None,
+        val_count=counts["val"] if counts else None,
+        val_folder=_common_folder(sample.name for sample in run.read_samples() if sample.part == "val"),
         results=results,
         metrics=figures,
         finished=finished,
         before=next((result for result in results if result.epoch == 0), None),
-        best=best_result(results, figures if finished else None),
+        best=best_result(results, args.metric, figures if finished else None),
         measured=measure(run, len(args.labels)) if validated else None,
         origin=origin_of(args),
         weights_mb=weights.stat().st_size / 1e6 if weights.is_file() else None,
     )
+
+
+def _common_folder(names: Iterable[str]) -> str:
+    """The folder that holds all files, or nothing if only the root does."""
+    common = ""
+    for name in names:
+        try:
+            folder = str(PurePath(name).parent)
+            common = os.path.commonpath([common, folder]) if common else folder
+        except ValueError:  # on several drives
+            return ""
+    return "" if common == str(PurePath(common).parent) else common
 
 
 def measure(run: Run, classes: int) -> Measured:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from string import Template
 from typing import Any
 
 from edgetl import __version__, metrics, schema
+from edgetl.figures import FIGURES, is_share
 from edgetl.report import text
 from edgetl.report.charts import Series, line_chart
 from edgetl.report.findings import Confusion, Findings, Measured, Mistake, thumbnail
-from edgetl.report.text import escaped, named
+from edgetl.report.text import escaped, figure_text, named, titled
 from edgetl.run import EpochResult
 from edgetl.runs import number
+from edgetl.targets import OUTPUTS_ARE
 
 MATRIX_CLASSES = 30
 """With more classes the matrix gives way to the list of pairs."""
@@ -31,12 +32,6 @@ _MANY = 14
 _DEEP = 0.88
 _WORDS = {
     "lr": "learning rate",
-    "macro_f1": "Macro F1",
-    "micro_f1": "Micro F1",
-    "exact_match": "Exact match",
-    "r2": "R²",
-    "mae": "Mean absolute error",
-    "rmse": "Root mean squared error",
 }
 _TOLD_ELSEWHERE = (
     *("edgetl_version", "artifacts", "artifacts_sha256", "data", "val", "val_fraction", "labels"),
@@ -78,8 +73,8 @@ def page(findings: Findings) -> tuple[str, int]:
         _footer(findings),
     ]
     style = resources.files("edgetl.report").joinpath("page.css").read_text(encoding="utf-8")
-    accuracy = findings.best.val_accuracy if findings.best else None
-    title = f"{findings.name} · {text.percent(accuracy)}" if accuracy is not None else findings.name
+    reached = findings.best.val_figures.get(findings.lead) if findings.best else None
+    title = f"{findings.name} · {figure_text(findings.lead, reached)}" if reached is not None else findings.name
     filled = _PAGE.substitute(
         version=__version__, title=escaped(title), style=style, body="\n".join(part for part in body if part)
     )
@@ -92,31 +87,22 @@ def _header(findings: Findings) -> str:
     lines = [
         f"<header><h1>{escaped(findings.name)}</h1>",
         f'<p class="lead">{text.breakable(origin.model)}{escaped(trained)} '
-        f"on {len(args.labels):,} classes from {text.breakable(args.data)}</p>",
+        f"on {len(args.labels):,} {OUTPUTS_ARE[args.task]} from {text.breakable(args.data)}</p>",
     ]
     if not findings.finished:
         done = findings.results[-1].epoch if findings.results else 0
         lines.append(
             f'<p class="notice">This run is not finished: {done} of {args.epochs} epochs are done. '
             "Repeat its <code>edgetl finetune</code> command with <code>--resume</code> to continue it; "
-            "classes and mistakes are measured at its end.</p>"
+            "what it gets wrong is measured at its end.</p>"
         )
     return "\n".join(lines) + "</header>"
 
 
 def _tiles(findings: Findings) -> str:
     best = findings.best
-    tiles = [_accuracy_tile(findings)]
-    if findings.measured:
-        summary = findings.measured.summary
-        tiles.append(
-            _tile(
-                "Macro F1",
-                text.percent(summary.macro_f1),
-                f"recall {text.percent(summary.macro_recall)}, precision {text.percent(summary.macro_precision)}, "
-                "each class counting alike",
-            )
-        )
+    others = [name for name in best.val_figures if name != findings.lead] if best else []
+    tiles = [_figure_tile(findings, name) for name in (findings.lead, *others)]
     loss = best.val_loss if best and best.val_loss is not None else best.train_loss if best else None
     kind = "Validation" if best and best.val_loss is not None else "Training"
     last = findings.results[-1].epoch if findings.results else 0
@@ -133,40 +119,42 @@ def _tiles(findings: Findings) -> str:
     return f'<dl class="tiles">{"".join(tiles)}</dl>'
 
 
-def _accuracy_tile(findings: Findings) -> str:
-    best, before = findings.best, findings.before
-    if findings.args.task != "classification":
-        return _figures_tiles(findings)
-    if best is None or best.val_accuracy is None:
-        why = "no epoch is finished yet" if best is None else "no pictures were kept for validation"
-        return _tile("Accuracy", text.MISSING, f"{why}; <code>edgetl evaluate</code> measures a deployed model")
-    figure = text.percent(best.val_accuracy)
-    if before is not None and before.val_accuracy is not None and best.epoch > 0:
-        figure = f'<span class="from">{text.percent(before.val_accuracy)} at the start →</span> {figure}'
-    small = f"in epoch {best.epoch}, on {text.count(findings.val_count)} validation pictures"
-    if findings.measured:
-        summary = findings.measured.summary
-        low, high = metrics.wilson_interval(summary.correct, summary.samples)
-        share = max(item.support for item in summary.classes) / summary.samples
-        small = (
-            f"{text.count(summary.correct)} of {text.count(summary.samples)} validation pictures, so "
-            f"{low:.0%} to {high:.0%} of such pictures (95% confidence); "
-            f"always naming the commonest class would reach {share:.0%}"
-        )
-    if best.epoch == 0 and len(findings.results) > 1:
-        small = f"at the start, which no epoch bettered: {small}"
-    return _tile("Accuracy", figure, small)
+def _figure_tile(findings: Findings, name: str) -> str:
+    """A figure of the best epoch; what it was at the start is told of the one that leads."""
+    best, before, title = findings.best, findings.before, titled(name)
+    if best is None or best.val_loss is None:
+        why = "no epoch is finished yet" if best is None else f"no {findings.things} were kept for validation"
+        return _tile(title, text.MISSING, f"{why}; <code>edgetl evaluate</code> measures a deployed model")
+    value = figure_text(name, best.val_figures.get(name))
+    small = f"in epoch {best.epoch}, on {text.count(findings.val_count)} validation {findings.things}"
+    if findings.measured and name in _EXPLAINED:
+        small = _EXPLAINED[name](findings.measured.summary, findings.things)
+    if name == findings.lead:
+        if best.epoch == 0 and len(findings.results) > 1:
+            small = f"at the start, which no epoch bettered: {small}"
+        elif best.epoch > 0 and before is not None and before.val_figures.get(name) is not None:
+            value = f'<span class="from">{figure_text(name, before.val_figures[name])} at the start →</span> {value}'
+    return _tile(title, value, small)
 
 
-def _figures_tiles(findings: Findings) -> str:
-    """What was measured of several labels or of numbers, by its names."""
-    measured = (findings.metrics or {}).get("val_figures") or {}
-    where = f"on {text.count(findings.val_count)} validation samples, with the best weights"
-    shares = findings.args.task == "multilabel"
-    return "".join(
-        _tile(_WORDS.get(name, name), text.percent(value) if shares else text.number(value), where)
-        for name, value in measured.items()
+def _accuracy_explained(summary: metrics.Classification, things: str) -> str:
+    low, high = metrics.wilson_interval(summary.correct, summary.samples)
+    share = max(item.support for item in summary.classes) / summary.samples
+    return (
+        f"{text.count(summary.correct)} of {text.count(summary.samples)} validation {things}, so "
+        f"{low:.0%} to {high:.0%} of such {things} (95% confidence); "
+        f"always naming the commonest class would reach {share:.0%}"
     )
+
+
+def _macro_f1_explained(summary: metrics.Classification, things: str) -> str:
+    return (
+        f"recall {text.percent(summary.macro_recall)}, precision {text.percent(summary.macro_precision)}, "
+        "each class counting alike"
+    )
+
+
+_EXPLAINED = {"accuracy": _accuracy_explained, "macro_f1": _macro_f1_explained}
 
 
 def _tile(title: str, figure: str, small: str) -> str:
@@ -175,31 +163,32 @@ def _tile(title: str, figure: str, small: str) -> str:
 
 
 def _curves(findings: Findings) -> str:
-    results, best = findings.results, findings.best
+    results, best, lead = findings.results, findings.best, findings.lead
     if not results:
         return ""
-    train, val = _series(results, "train_loss"), _series(results, "val_loss")
-    accuracy = _series(results, "val_accuracy")
+    train, val = _series(results, lambda result: result.train_loss), _series(results, lambda result: result.val_loss)
+    reached = _series(results, lambda result: result.val_figures.get(lead))
     loss_lines = [Series("training", "train", train)] if train else []
     loss_lines += [Series("validation", "val", val)] if val else []
-    mark = (best.epoch, best.val_accuracy) if best and best.val_accuracy is not None else None
+    at_best = best.val_figures.get(lead) if best else None
+    share = is_share(lead)
     figures = [
         _figure(
-            "Accuracy",
-            [Series("validation", "val", accuracy)],
-            show=text.percent,
-            show_tick=text.axis_percent,
-            limits=(0.0, 1.0),
-            mark=mark,
+            titled(lead),
+            [Series("validation", "val", reached)],
+            show=text.percent if share else text.number,
+            show_tick=text.axis_percent if share else text.axis_number,
+            limits=(0.0 if lead != "r2" else None, 1.0 if share or lead == "r2" else None),
+            mark=(best.epoch, at_best) if best and at_best is not None else None,
         )
-        if accuracy
+        if reached
         else "",
         _figure("Loss", loss_lines, show=text.number, show_tick=text.axis_number, limits=(0.0, None)),
     ]
     grid = "two" if all(figures) else "single"
     return (
         f'<section><h2>Curves</h2><div class="{grid}">{"".join(figures)}</div>'
-        f"{_details('Epoch by epoch', _epoch_table(results, best))}</section>"
+        f"{_details('Epoch by epoch', _epoch_table(results, best, findings.args.task))}</section>"
     )
 
 
@@ -215,35 +204,36 @@ def _figure(title: str, lines: Sequence[Series], **options: Any) -> str:
     )
 
 
-def _series(results: Sequence[EpochResult], name: str) -> tuple[tuple[int, float], ...]:
-    values = ((result.epoch, getattr(result, name)) for result in results)
+def _series(results: Sequence[EpochResult], of: Callable[[EpochResult], float | None]) -> tuple[tuple[int, float], ...]:
+    values = ((result.epoch, of(result)) for result in results)
     return tuple((epoch, value) for epoch, value in values if value is not None)
 
 
-def _epoch_table(results: Sequence[EpochResult], best: EpochResult | None) -> str:
+def _epoch_table(results: Sequence[EpochResult], best: EpochResult | None, task: str) -> str:
+    names = FIGURES[task]
     rows = (
         [
             f"{result.epoch}{' (best)' if result == best else ''}",
             text.number(result.train_loss),
             text.number(result.val_loss),
-            text.percent(result.val_accuracy),
+            *(figure_text(name, result.val_figures.get(name)) for name in names),
             text.duration(result.seconds),
         ]
         for result in results[-_EPOCH_ROWS:]
     )
-    heads = ("Epoch", "Training loss", "Validation loss", "Accuracy", "Time")
+    heads = ("Epoch", "Training loss", "Validation loss", *map(titled, names), "Time")
     cut = f"The last {_EPOCH_ROWS}; results.csv has all" if len(results) > _EPOCH_ROWS else ""
-    return _table(heads, rows, numbers=range(1, 5), caption=cut)
+    return _table(heads, rows, numbers=range(1, len(heads)), caption=cut)
 
 
 def _measured(findings: Findings) -> Iterator[str]:
-    measured, labels = findings.measured, findings.args.labels
+    measured, labels, things = findings.measured, findings.args.labels, findings.things
     if measured is None:
         return
     yield (
-        '<section><h2>Classes</h2><p class="lead">Of the pictures of a class, <em>recall</em> is the share that was '
-        "recognised; of the pictures that were said to be of that class, <em>precision</em> is the share that were. "
-        "<em>Support</em> is the number of its pictures.</p>"
+        f'<section><h2>Classes</h2><p class="lead">Of the {things} of a class, <em>recall</em> is the share that was '
+        f"recognised; of the {things} that were said to be of that class, <em>precision</em> is the share that were. "
+        f"<em>Support</em> is the number of its {things}.</p>"
     )
     everything = _class_table(measured, labels, range(len(labels)))
     if len(labels) <= MATRIX_CLASSES:
@@ -255,7 +245,7 @@ def _measured(findings: Findings) -> Iterator[str]:
         yield f'<div class="card">{_class_table(measured, labels, worst, "The worst, by F1")}</div>'
         yield _details(f"All {len(labels):,} classes", everything)
     yield "</section>"
-    yield _confusion(measured, labels)
+    yield _confusion(measured, labels, things)
 
 
 def _class_table(measured: Measured, labels: Sequence[str], order: Sequence[int], caption: str = "") -> str:
@@ -287,7 +277,7 @@ def _meter(share: float | None) -> str:
     return f'<span class="meter"><i style="width:{100 * (share or 0):.1f}%"></i></span>'
 
 
-def _confusion(measured: Measured, labels: Sequence[str]) -> str:
+def _confusion(measured: Measured, labels: Sequence[str], things: str) -> str:
     fits = len(labels) <= MATRIX_CLASSES
     pairs = measured.confusions[: _PAIRS if fits else _LONG_PAIRS]
     lead = (
@@ -298,7 +288,7 @@ def _confusion(measured: Measured, labels: Sequence[str]) -> str:
     matrix = f'<div class="card scroll">{_matrix(measured, labels)}</div>' if fits else ""
     # of two classes the matrix says it all
     listed = len(labels) > 2 and pairs
-    table = f'<div class="card">{_pairs(pairs, len(measured.confusions), labels)}</div>' if listed else ""
+    table = f'<div class="card">{_pairs(pairs, len(measured.confusions), labels, things)}</div>' if listed else ""
     grid = "matrix-and-pairs" if matrix and table and len(labels) <= _MANY else "stacked"
     title = "Confusion matrix" if fits else "Confused classes"
     return f'<section><h2>{title}</h2><p class="lead">{lead}</p><div class="{grid}">{matrix}{table}</div></section>'
@@ -331,13 +321,13 @@ def _cell(value: int, support: int, *, hit: bool) -> str:
     return f'<td class="{"hit" if hit else "miss"}{deep}" style="--v:{max(strength, 0.1):.2f}">{value}</td>'
 
 
-def _pairs(pairs: Sequence[Confusion], total: int, labels: Sequence[str]) -> str:
+def _pairs(pairs: Sequence[Confusion], total: int, labels: Sequence[str], things: str) -> str:
     rows = (
         [named(labels[pair.truth]), named(labels[pair.predicted]), text.count(pair.count), text.percent(pair.share)]
         for pair in pairs
     )
     caption = "Confused most often" + (f" ({len(pairs)} of {total:,} pairs)" if total > len(pairs) else "")
-    return _table(("True", "Predicted", "Pictures", "Of its class"), rows, numbers=(2, 3), caption=caption)
+    return _table(("True", "Predicted", things.capitalize(), "Of its class"), rows, numbers=(2, 3), caption=caption)
 
 
 def _pictures(findings: Findings) -> tuple[str, int]:
@@ -346,7 +336,7 @@ def _pictures(findings: Findings) -> tuple[str, int]:
         return "", 0
     heading = "<section><h2>Most wrong</h2>"
     if not measured.mistakes:
-        return f'{heading}<p class="lead">None: every validation picture was recognised.</p></section>', 0
+        return f'{heading}<p class="lead">None: all validation {findings.things} were recognised.</p></section>', 0
     shown, worst = 0, measured.mistakes[:_PICTURES]
     items = []
     for mistake in worst:
@@ -357,8 +347,8 @@ def _pictures(findings: Findings) -> tuple[str, int]:
     total = text.count(len(measured.mistakes))
     which = f"The {len(worst)} of {total}" if len(measured.mistakes) > len(worst) else f"All {total}"
     lead = (
-        f"{which} validation pictures that were not recognised, the least probable truth first: what the model said, "
-        "and what is true. Look for wrong labels among them."
+        f"{which} validation {findings.things} that were not recognised, the least probable truth first: "
+        "what the model said, and what is true. Look for wrong labels among them."
     )
     return f'{heading}<p class="lead">{lead}</p><ul class="pictures">{"".join(items)}</ul></section>', shown
 
@@ -393,15 +383,15 @@ def _facts(findings: Findings) -> str:
 
 
 def _settings(findings: Findings) -> Iterator[tuple[str, str]]:
-    args, origin, samples = findings.args, findings.origin, findings.samples
+    args, origin = findings.args, findings.origin
     yield "model", origin.model
     if origin.policy:
         yield "trains", _policy(origin.policy)
     if origin.model != args.artifacts:
         yield "prepared in", args.artifacts
     yield "data", args.data
-    if samples and (common := _common(samples.val_paths)):
-        yield "validated on", common
+    if findings.val_folder:
+        yield "validated on", findings.val_folder
     for name, value in schema.to_json(args).items():
         if name not in _TOLD_ELSEWHERE and value not in (None, {}, []):
             yield _WORDS.get(name, name.replace("_", " ")), _plain(value)
@@ -409,10 +399,10 @@ def _settings(findings: Findings) -> Iterator[tuple[str, str]]:
 
 def _sizes(findings: Findings) -> Iterator[tuple[str, str]]:
     origin, figures = findings.origin, findings.metrics
-    if findings.samples:
-        trained = text.count(len(findings.samples.train_digests))
+    if findings.train_count is not None:
+        trained = text.count(findings.train_count)
         left_out = f", {text.count(len(_rejected(findings)))} left out" if figures else ""
-        yield "pictures", f"{trained} to train, {text.count(findings.val_count)} to validate{left_out}"
+        yield findings.things, f"{trained} to train, {text.count(findings.val_count)} to validate{left_out}"
     if origin.trainable_parameters is not None:
         counts = text.count(origin.trainable_parameters), text.count(origin.frozen_parameters)
         yield "parameters", f"{counts[0]} trained, {counts[1]} frozen"
@@ -423,7 +413,7 @@ def _sizes(findings: Findings) -> Iterator[tuple[str, str]]:
         reused, computed = number(figures, "features_reused"), number(figures, "features_computed")
         yield "features", f"{text.count(computed)} computed, {text.count(reused)} from the cache"
         each = number(figures, "feature_ms_per_image")
-        rate = "" if each is None else f", {each:.1f} ms per picture"
+        rate = "" if each is None else f", {each:.1f} ms each"
         yield "features took", text.duration(number(figures, "feature_seconds")) + rate
         yield "training took", text.duration(number(figures, "training_seconds"))
         yield "in all", text.duration(number(figures, "seconds"))
@@ -475,7 +465,7 @@ def _rejected(findings: Findings) -> list[tuple[str, str]]:
 
 def _footer(findings: Findings) -> str:
     optimism = (
-        "The best epoch was chosen on the same validation pictures, so its figures are a little kind; "
+        f"The best epoch was chosen on the same validation {findings.things}, so its figures are a little kind; "
         "<code>edgetl evaluate</code> measures a deployed model on others. "
         if findings.measured
         else ""
@@ -536,15 +526,6 @@ def _plain(value: Any) -> str:
 
 def _policy(policy: Sequence[str]) -> str:
     return ", ".join("the head" if item == "head" else item for item in policy)
-
-
-def _common(paths: Sequence[str]) -> str:
-    """The folder that holds all files, or nothing if only the root does."""
-    try:
-        folder = Path(os.path.commonpath([str(Path(path).parent) for path in paths]))
-    except ValueError:  # none, or on several drives
-        return ""
-    return "" if folder == folder.parent else str(folder)
 
 
 __all__ = ["MATRIX_CLASSES", "page"]

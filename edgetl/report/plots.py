@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import storage
+from edgetl.figures import is_share
 from edgetl.report.findings import Findings, Measured
 from edgetl.report.page import MATRIX_CLASSES
-from edgetl.report.text import axis_percent, percent
+from edgetl.report.text import axis_percent, figure_text, percent, titled
 from edgetl.run import CONFUSION, CURVES, EpochResult
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def write_plots(findings: Findings) -> tuple[Path, ...]:
     written = []
     with _style():
         if findings.results:
-            figure = _curves(findings.results, findings.best)
+            figure = _curves(findings.results, findings.best, findings.lead)
             written.append(_save(figure, findings.path / CURVES))
         if findings.measured:
             figure = _matrix(findings.measured, findings.args.labels)
@@ -80,30 +81,32 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _curves(results: Sequence[EpochResult], best: EpochResult | None) -> Figure:
+def _curves(results: Sequence[EpochResult], best: EpochResult | None, lead: str) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    has_accuracy = any(result.val_accuracy is not None for result in results)
-    figure = Figure(figsize=(9.6 if has_accuracy else 5, 3.4), layout="constrained", facecolor="white")
-    axes = list(figure.subplots(1, 2 if has_accuracy else 1, squeeze=False)[0])
-    for name, label, colour, dashes in (
-        ("train_loss", "training", _SECOND, (0, (4, 2.5))),
-        ("val_loss", "validation", _ACCENT, "solid"),
-    ):
-        _line(axes[-1], results, name, label=label, color=colour, linestyle=dashes)
+    reached = [(result.epoch, result.val_figures.get(lead)) for result in results]
+    is_measured = any(value is not None for _, value in reached)
+    figure = Figure(figsize=(9.6 if is_measured else 5, 3.4), layout="constrained", facecolor="white")
+    axes = list(figure.subplots(1, 2 if is_measured else 1, squeeze=False)[0])
+    train = [(result.epoch, result.train_loss) for result in results]
+    val = [(result.epoch, result.val_loss) for result in results]
+    _line(axes[-1], train, label="training", color=_SECOND, linestyle=(0, (4, 2.5)))
+    _line(axes[-1], val, label="validation", color=_ACCENT, linestyle="solid")
     axes[-1].set_title("Loss")
     axes[-1].set_ylim(bottom=0)
     if axes[-1].lines:
         axes[-1].legend()
-    if has_accuracy:
-        _line(axes[0], results, "val_accuracy", label="validation", color=_ACCENT)
-        axes[0].set_title("Accuracy")
-        axes[0].yaxis.set_major_formatter(lambda value, _: axis_percent(value))
-        if best is not None and best.val_accuracy is not None:
-            axes[0].plot(best.epoch, best.val_accuracy, "o", markersize=9, fillstyle="none", color=_ACCENT)
+    if is_measured:
+        _line(axes[0], reached, label="validation", color=_ACCENT)
+        axes[0].set_title(titled(lead))
+        if is_share(lead):
+            axes[0].yaxis.set_major_formatter(lambda value, _: axis_percent(value))
+        at_best = best.val_figures.get(lead) if best else None
+        if best is not None and at_best is not None:
+            axes[0].plot(best.epoch, at_best, "o", markersize=9, fillstyle="none", color=_ACCENT)
             axes[0].set_title(
-                f"best {percent(best.val_accuracy)}, epoch {best.epoch}", loc="right", color=_MUTED, weight="normal"
+                f"best {figure_text(lead, at_best)}, epoch {best.epoch}", loc="right", color=_MUTED, weight="normal"
             )
     for each in axes:
         each.set_xlabel("epoch")
@@ -115,8 +118,7 @@ def _curves(results: Sequence[EpochResult], best: EpochResult | None) -> Figure:
     return figure
 
 
-def _line(axes: Axes, results: Sequence[EpochResult], name: str, **style: Any) -> None:
-    points = [(result.epoch, getattr(result, name)) for result in results]
+def _line(axes: Axes, points: Sequence[tuple[int, float | None]], **style: Any) -> None:
     known = [(epoch, value) for epoch, value in points if value is not None]
     if known:
         marker = "o" if len(known) <= 60 else ""

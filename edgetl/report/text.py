@@ -6,6 +6,8 @@ import html
 import math
 import unicodedata
 
+from edgetl.figures import called, is_share
+
 MISSING = "–"
 
 
@@ -83,3 +85,14 @@ def megabytes(value: float | None) -> str:
     if value < 0.95:
         return f"{1e3 * value:.0f} kB"
     return f"{value / 1e3:.1f} GB" if value >= 1000 else f"{value:.0f} MB" if value >= 10 else f"{value:.1f} MB"
+
+
+def titled(name: str) -> str:
+    """A figure's name as a title."""
+    title = called(name)
+    return title[0].upper() + title[1:]
+
+
+def figure_text(name: str, value: float | None) -> str:
+    """A figure: a share in percent, or a number."""
+    return percent(value) if is_share(name) else number(value)

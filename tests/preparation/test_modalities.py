@@ -103,7 +103,11 @@ def test_numbers_are_learned_whatever_their_size(source: Path, tmp_path: Path, e
     args = Run(tmp_path / "run").read_args()
     assert args.input_columns == ("p", "q", "r", "s")
     assert args.target_mean[0] == pytest.approx(5e6, rel=1e-3)
-    assert (tmp_path / "run" / "results.csv").read_text().startswith("epoch,train_loss,val_loss,val_r2,seconds\n")
+    assert (
+        (tmp_path / "run" / "results.csv")
+        .read_text()
+        .startswith("epoch,train_loss,val_loss,val_r2,val_mae,val_rmse,seconds\n")
+    )
     deploy(tmp_path / "run", out=tmp_path / "model.onnx")
     measured = evaluate(tmp_path / "model.onnx", tmp_path / "t.csv")
     assert measured.figures["r2"] == pytest.approx(result.val_metric, abs=0.1)

@@ -187,10 +187,11 @@ def test_a_large_tokenizer_lies_beside_the_model(model: Path, tmp_path: Path, mo
 def test_features_do_not_depend_on_filling(model: Path, topics: Path, tmp_path: Path) -> None:
     """A fixed length fills up, a dynamic one does not; both give the same features."""
     edgetl.prepare(f"hf:{model.parent / 'encoder'}", out=tmp_path / "art", labels_from=topics, max_length=20)
-    from edgetl.data import open_inputs
+    from edgetl.data import Samples, open_inputs
     from edgetl.deployed import DeployedModel
 
-    samples = open_inputs(topics, DeployedModel(model).wanted())[:6]
+    texts = open_inputs(topics, DeployedModel(model).wanted())
+    samples = Samples(texts.__getitem__, range(6))
     filled, own = (
         extract_features(load_artifacts(art), samples, cache=tmp_path / "cache").batch(np.arange(6))[0]
         for art in (tmp_path / "art", model.parent / "art")

@@ -56,17 +56,22 @@ def gather_nd_grad(node: onnx.NodeProto, op: Builder) -> str:
         raise Unsupported("it has batch axes")
     size = op.dims(shape)
     (depth,) = op.sizes(indices, [len(op.shape(indices)) - 1])
-    inner = [n for n in size[1:] if isinstance(n, int)]
-    if len(inner) != len(size) - 1:
-        raise Unsupported("more than the first axis varies")
-    strides = np.array([math.prod(inner[i : depth - 1]) for i in range(depth)], np.int64)
-    row = math.prod(inner[depth - 1 :])
+    inner = [n for n in size[1:depth] if isinstance(n, int)]
+    if len(inner) != depth - 1:
+        raise Unsupported("of the axes indexed, more than the first vary")
+    strides = np.array([math.prod(inner[i:]) for i in range(depth)], np.int64)
+    # as matrices [indexed, rest], one of whose sizes may vary
+    rest = [n for n in size[depth:] if isinstance(n, int)]
+    if len(rest) == len(size) - depth:
+        rows = picked = [-1, math.prod(rest)]
+    else:
+        rows, picked = ([_product(sizes), -1] for sizes in (size[:depth], op.shape(indices)[:-1]))
     # an index may count from the back
     first = op.Slice(shape, [0], [depth])
     indices = op.Where(op.Less(indices, np.array(0)), op.Add(indices, first), indices)
     flat = op.Reshape(op.ReduceSum(op.Mul(indices, strides), [-1], keepdims=0), [-1, 1])
-    updates = op.Reshape(dy, [-1, row])
-    zeros = op.Reshape(_zeros(op, shape), [-1, row])
+    updates = op.Reshape(dy, picked)
+    zeros = op.Reshape(_zeros(op, shape), rows)
     spread = op.Expand(flat, op.Shape(updates))
     return op.Reshape(op.ScatterElements(zeros, spread, updates, axis=0, reduction="add"), shape)
 
@@ -116,6 +121,13 @@ def _put_back(op: Builder, dy: str, axis: int, picked: Array, length: int, rank:
         pads[1, axis] = 1
         dy = op.Pad(dy, pads.ravel())
     return op.Gather(dy, where, axis=axis)
+
+
+def _product(sizes: Sequence[Dim]) -> int:
+    known = [n for n in sizes if isinstance(n, int)]
+    if len(known) != len(sizes):
+        raise Unsupported("both the axes indexed and the others vary")
+    return math.prod(known)
 
 
 def _zeros(op: Builder, shape: str) -> str:
