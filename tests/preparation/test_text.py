@@ -124,7 +124,7 @@ def test_everything_trains_on_the_tokens_themselves(engine: str, topics: Path, t
         f"hf:{tmp_path / 'encoder'}", out=tmp_path / "art", labels_from=topics, max_length=12, train=("all",)
     )
     settings: dict[str, Any] = {
-        "epochs": 10, "batch_size": 6, "lr": 0.005, "init": "zero", "engine": engine, "cache": tmp_path / "cache"
+        "epochs": 20, "batch_size": 6, "lr": 0.005, "init": "zero", "engine": engine, "cache": tmp_path / "cache"
     }  # fmt: skip
     result = edgetl.finetune(tmp_path / "art", topics, out=tmp_path / "run", **settings)
     assert result.best_epoch > 0
