@@ -70,7 +70,7 @@ def write_report(run: str | Path, *, on_event: OnEvent = ignore) -> ReportResult
         metric=findings.lead,
         figures_before=_known(findings.before),
         figures=_known(findings.best),
-        mistakes=len(findings.measured.mistakes) if findings.measured else None,
+        mistakes=findings.measured.wrong if findings.measured else None,
         pictures=pictures,
         seconds=time.monotonic() - started,
     )

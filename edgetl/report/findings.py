@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MOST_MISTAKES = 100
+
+
 @dataclass(frozen=True)
 class Confusion:
     """Samples of class `truth` that were taken for `predicted`; `share` is of all samples of `truth`."""
@@ -55,13 +58,18 @@ class Measured:
     Attributes:
         matrix: `[classes, classes]` int64, truth in rows.
         confusions: every pair of classes that was confused, the most frequent first.
-        mistakes: every sample that was not recognised, the least probable truth first.
+        mistakes: those samples that were not recognised whose truth was least probable.
     """
 
     matrix: NDArray[np.int64]
     summary: metrics.Classification
     confusions: tuple[Confusion, ...]
     mistakes: tuple[Mistake, ...]
+
+    @property
+    def wrong(self) -> int:
+        """How many samples were not recognised."""
+        return self.summary.samples - self.summary.correct
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,7 @@ def measure(run: Run, classes: int) -> Measured:
                 truth_probability=float(probabilities[row, truth[row]]),
                 predicted_probability=float(probabilities[row, predicted[row]]),
             )
-            for row in wrong[np.argsort(given, kind="stable")]
+            for row in wrong[np.argsort(given, kind="stable")][:MOST_MISTAKES]
         ),
     )
 

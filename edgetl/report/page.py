@@ -344,8 +344,8 @@ def _pictures(findings: Findings) -> tuple[str, int]:
         uri, reason = thumbnail(mistake, size=_THUMBNAIL) if shows else ("", "")
         shown += bool(uri)
         items.append(_picture(mistake, uri, reason, findings.args.labels))
-    total = text.count(len(measured.mistakes))
-    which = f"The {len(worst)} of {total}" if len(measured.mistakes) > len(worst) else f"All {total}"
+    total = text.count(measured.wrong)
+    which = f"The {len(worst)} of {total}" if measured.wrong > len(worst) else f"All {total}"
     lead = (
         f"{which} validation {findings.things} that were not recognised, the least probable truth first: "
         "what the model said, and what is true. Look for wrong labels among them."
