@@ -38,7 +38,9 @@ PICTURES = 16
 """For training, and as many others."""
 
 ENCODE = TargetEncoder("classification", CLASSES)
-OPTIMIZER = Optimizer("sgd", momentum=0.9)
+# without weight decay: at rates as small as some networks need here it is less than a parameter's last bit, so that
+# how an engine rounds it would be all that it does (its arithmetic is tested in tests/engines)
+OPTIMIZER = Optimizer("sgd", momentum=0.9, weight_decay=0.0)
 
 
 @dataclass(frozen=True)
