@@ -27,7 +27,7 @@ from edgetl.deployed import (
 from edgetl.deployed import logits_of as deployed_logits
 from edgetl.errors import DataError, DeployError, RunError
 from edgetl.events import OnEvent, Stage, ignore
-from edgetl.run import BEST, SAMPLES, Run, RunArgs, Validation
+from edgetl.run import BEST, Run, RunArgs, Validation
 from edgetl.targets import TargetEncoder, answers, figures
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _describe(model: ModelProto, prepared: Artifacts, args: RunArgs, run: Run, e
         "source": schema.to_json(manifest.source),
         "policy": manifest.policy,
         "artifacts_sha256": prepared.sha256,
-        "samples_sha256": hashlib.sha256((run.path / SAMPLES).read_bytes()).hexdigest(),
+        "samples_sha256": _samples_hash(run),
         "training": {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "seed", "engine")},
         "epoch": epoch,
         "val_accuracy": metrics.get("val_accuracy"),
@@ -217,6 +217,14 @@ def _describe(model: ModelProto, prepared: Artifacts, args: RunArgs, run: Run, e
             **tokenizer,
         },
     )
+
+
+def _samples_hash(run: Run) -> str:
+    """A hash of what trained and validated: contents and labels, but not where the files lay."""
+    found = hashlib.sha256()
+    for sample in run.read_samples():
+        found.update(repr((sample.part, sample.digest, sample.label)).encode())
+    return found.hexdigest()
 
 
 def _validation_samples(prepared: Artifacts, args: RunArgs, validation: Validation) -> list[Sample]:

@@ -80,6 +80,24 @@ def check_options(given: Mapping[str, Any]) -> None:
             check_range(name, given[name], low, high)
 
 
+def check_task(given: Mapping[str, Any], task: str) -> None:
+    """Refuse arguments of `finetune`, by name, that do not go with the task, before anything is computed.
+
+    Raises:
+        RunError: it names the option.
+    """
+    if task != "classification" and (
+        given["label_smoothing"] or given["class_weights"] or given["init"] == "prototype"
+    ):
+        raise RunError(
+            f"--label-smoothing, --class-weights and --init prototype are for one class per sample, not for {task}"
+        )
+    if given["metric"] is not None and given["metric"] not in metrics_of(task):
+        raise RunError(
+            f"--metric {given['metric']} is not measured of {task}: choose one of {', '.join(metrics_of(task))}"
+        )
+
+
 def settle(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, resume: bool) -> RunArgs:
     """Settle what the user left open, by the artifacts, or as the run to be resumed has it.
 
@@ -87,16 +105,8 @@ def settle(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, resume
         samples: how many train.
 
     Raises:
-        RunError: an option does not go with the task.
+        RunError: the settings of the run to be resumed are damaged.
     """
-    if args.task != "classification" and (args.label_smoothing or args.class_weights or args.init == "prototype"):
-        raise RunError(
-            f"--label-smoothing, --class-weights and --init prototype are for one class per sample, not for {args.task}"
-        )
-    if args.metric not in metrics_of(args.task):
-        raise RunError(
-            f"--metric {args.metric} is not measured of {args.task}: choose one of {', '.join(metrics_of(args.task))}"
-        )
     if args.init == "auto":
         args = replace(args, init=_best_initialization(prepared, args, samples))
     before = run.read_args() if resume and (run.path / ARGS).is_file() else None

@@ -26,7 +26,7 @@ from edgetl.machine import this_machine
 from edgetl.providers import resolve_provider
 from edgetl.report import report_or_note
 from edgetl.run import ARGS, LAST, LOCK, Run, RunArgs, UsedSample
-from edgetl.settings import begin, check_options, settle
+from edgetl.settings import begin, check_options, check_task, settle
 from edgetl.targets import OUTPUTS_ARE, answers, figures, scaling
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def finetune(
         EdgetlError: with one sentence for each thing a user can cause.
     """
     started = time.monotonic()
-    check_options(locals())
+    given = dict(locals())
+    check_options(given)
     threads = threads or runtime.available_cores()
     run = Run(Path(out))
     if not resume:
@@ -172,6 +173,7 @@ def finetune(
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     prepared = load_artifacts(Path(artifacts))
     manifest = prepared.manifest
+    check_task(given, manifest.task)
     wanted = wanted_by(manifest, manifest.labels, input_column, label_column)
     train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted)
     if len(train_set.labels) != manifest.outputs:
@@ -327,11 +329,9 @@ def _report_duplicates(
     digests = features.digests.view("V16")[:, 0]
     found = val_rows[np.isin(digests[val_rows], digests[train_rows])]
     if len(found):
-        same = [train_rows[digests[train_rows] == digests[row]][-1] for row in found[:3]]
-        shown = "; ".join(
-            f"{features.samples[row].name} is {features.samples[twin].name}"
-            for row, twin in zip(found, same, strict=False)
-        )
+        named = [features.samples[row].name for row in found[:3]]
+        twins = [features.samples[train_rows[digests[train_rows] == digests[row]][-1]].name for row in found[:3]]
+        shown = "; ".join(f"{name} is {twin}" for name, twin in zip(named, twins, strict=True))
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         on_event(
             Note(
@@ -358,7 +358,7 @@ def _used(
     for part, rows in (("train", train_rows), ("val", val_rows)):
         for row in rows:
             label = labels[row].tolist()
-            known = args.labels[label] if args.task == "classification" else " ".join(f"{value:g}" for value in label)
+            known = args.labels[label] if args.task == "classification" else " ".join(map(repr, label))
             yield UsedSample(part, features.digest(row), known, features.samples[row].name)
 
 

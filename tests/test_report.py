@@ -497,3 +497,38 @@ def test_a_long_curve_keeps_its_ends_and_its_best() -> None:
 )
 def test_figures_as_text(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "columns", "seen"),
+    [
+        ("regression", "r2", {"r2": (-0.5, 0.75), "mae": (9, 2.5), "rmse": (12, 3.5)},
+         ["R²-0.500 at the start → 0.750", "Mean absolute error2.500", "2 numbers"]),
+        ("regression", "mae", {"r2": (-0.5, 0.75), "mae": (9, 2.5), "rmse": (12, 3.5)},
+         ["Mean absolute error9.000 at the start → 2.500", "R²0.750"]),
+        ("multilabel", "micro_f1", {"macro_f1": (0.1, 0.6), "micro_f1": (0.2, 0.7), "exact_match": (0, 0.4)},
+         ["Micro F120.0% at the start → 70.0%", "Exact match40.0%", "2 labels"]),
+        ("classification", "loss", {"accuracy": (0.25, 0.5), "macro_f1": (0.2, 0.4)},
+         ["Accuracy25.0% at the start → 50.0%", "Macro F140.0%", "2 classes"]),
+    ],
+)  # fmt: skip
+def test_other_tasks_and_metrics(
+    tmp_path: Path, task: str, metric: str, columns: dict[str, tuple[float, float]], seen: list[str]
+) -> None:
+    run = make_run(tmp_path / "run", ["a", "b"], before=True, epochs=1)
+    run.write_args(replace(run.read_args(), task=task, metric=metric, modality="array"))
+    run.write_results(
+        tuple(
+            EpochEnd(epoch, 1, 1.0 if epoch else None, 0.5, 2.0 - epoch, {n: v[epoch] for n, v in columns.items()})
+            for epoch in (0, 1)
+        )
+    )
+    (run.path / "validation.npz").unlink()
+    result = write_report(run.path)
+    assert result.figures == {name: values[1] for name, values in columns.items()}
+    assert result.figures_before == {name: values[0] for name, values in columns.items()}
+    assert result.metric == ("accuracy" if metric == "loss" else metric)
+    found = read(run.path).text
+    for part in seen:
+        assert part in found
+    assert "pictures" not in found

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import write_pictures
 
-from edgetl import finetune
+from edgetl import deploy, finetune
 from edgetl.errors import ArtifactsError, DataError, EdgetlError, EngineError, RunError
 from edgetl.events import EpochEnd, Event, Note
 from edgetl.run import BEST, LAST, Checkpoint, Run
@@ -66,20 +66,46 @@ def test_it_learns_and_writes_what_happened(train: Callable[..., Any], tmp_path:
     assert best.epoch == result.best_epoch
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "loss"])
-def test_the_best_epoch_is_chosen_by_the_metric(train: Callable[..., Any], tmp_path: Path, metric: str) -> None:
-    # rising so fast that accuracy and loss disagree about the best epoch
-    result = train(epochs=12, lr=0.5, metric=metric)
-    with open(tmp_path / "run" / "results.csv", newline="") as file:
-        values = [float(row[f"val_{metric}"]) for row in csv.DictReader(file)]
-    assert values[result.best_epoch] == (min if metric == "loss" else max)(values)
-    assert result.val_metric == pytest.approx(values[result.best_epoch], rel=1e-5)
-    assert result.val_accuracy == result.val_figures["accuracy"]
+def test_the_best_epoch_is_chosen_by_the_metric(train: Callable[..., Any], tmp_path: Path) -> None:
+    best = {}
+    for metric, extreme in (("accuracy", max), ("macro_f1", max), ("loss", min)):
+        result = train(metric, epochs=12, lr=0.5, metric=metric)
+        with open(tmp_path / metric / "results.csv", newline="") as file:
+            values = [float(row[f"val_{metric}"]) for row in csv.DictReader(file)]
+        assert values[result.best_epoch] == extreme(values)
+        assert result.val_metric == pytest.approx(values[result.best_epoch], rel=1e-5)
+        assert result.val_accuracy == result.val_figures["accuracy"]
+        checkpoint = Run(tmp_path / metric).read_checkpoint(BEST)
+        assert checkpoint is not None
+        assert checkpoint.epoch == result.best_epoch
+        best[metric] = result.best_epoch
+    assert best["loss"] != best["accuracy"], "steps so long that they disagree"
 
 
-def test_a_metric_of_another_task_is_refused(train: Callable[..., Any]) -> None:
+def test_a_metric_of_another_task_is_refused_before_anything_is_computed(
+    train: Callable[..., Any], tmp_path: Path
+) -> None:
+    events: list[Event] = []
     with pytest.raises(RunError, match="--metric r2 is not measured of classification: choose one of accuracy"):
-        train(metric="r2")
+        train(metric="r2", on_event=events.append)
+    assert events == []
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_of_files_need_not_be_utf8(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(digits / "train", tmp_path / os.fsdecode(b"d\xffta")))
+    for file in list(data.rglob("*.png")):
+        file.rename(file.with_name(os.fsdecode(b"\xfe") + file.name))
+    (data / "6" / os.fsdecode(b"\xffbroken.png")).write_bytes(b"no picture")
+    settings: dict[str, Any] = {"out": tmp_path / "run", "init": "zero"}
+    finetune(digits_artifacts, data, epochs=1, **settings)
+    result = finetune(digits_artifacts, data, epochs=2, resume=True, **settings)
+    assert (result.epochs, len(result.rejected)) == (2, 1)
+    assert Run(tmp_path / "run").read_args().data == str(data)
+    names = [sample.name for sample in Run(tmp_path / "run").read_samples()]
+    assert sorted(names) == sorted(str(file) for file in data.rglob("*.png") if file.stat().st_size > 10)
+    assert deploy(tmp_path / "run", out=tmp_path / "m.onnx").verified_samples == result.val_samples
 
 
 def test_the_first_loss_is_that_of_an_even_guess(train: Callable[..., Any], tmp_path: Path) -> None:

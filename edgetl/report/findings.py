@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-MOST_MISTAKES = 100
+MOST_MISTAKES = 24
+"""How many are looked at one by one."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Measured:
     Attributes:
         matrix: `[classes, classes]` int64, truth in rows.
         confusions: every pair of classes that was confused, the most frequent first.
-        mistakes: those samples that were not recognised whose truth was least probable.
+        mistakes: up to `MOST_MISTAKES` samples that were not recognised, the least probable truth first.
     """
 
     matrix: NDArray[np.int64]

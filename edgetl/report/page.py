@@ -24,7 +24,6 @@ MATRIX_CLASSES = 30
 _PAIRS = 15
 _LONG_PAIRS = 40
 _WORST_CLASSES = 20
-_PICTURES = 24
 _THUMBNAIL = 224
 _EPOCH_ROWS = 500
 _LEFT_OUT = 100
@@ -337,7 +336,7 @@ def _pictures(findings: Findings) -> tuple[str, int]:
     heading = "<section><h2>Most wrong</h2>"
     if not measured.mistakes:
         return f'{heading}<p class="lead">None: all validation {findings.things} were recognised.</p></section>', 0
-    shown, worst = 0, measured.mistakes[:_PICTURES]
+    shown, worst = 0, measured.mistakes
     items = []
     for mistake in worst:
         shows = findings.args.modality == "image"
