@@ -262,6 +262,8 @@ def test_settings_and_where_it_ran(tmp_path: Path) -> None:
     assert "momentum 0.5" in found
     assert "features ran onX 75.0%, CPUExecutionProvider 25.0%" in found
     assert "micro batch" not in found
+    for unused in ("flip", "views", "label smoothing", "warmup"):
+        assert unused not in found
 
 
 def test_without_validation_data_training_pictures_prove_nothing(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def open_arrays(file: Path, wanted: Wanted, *, labelled: bool = True) -> dict[st
 
     Raises:
         DataError: it is no such archive, holds Python objects, or declares more than
-            `defaults.MAX_ARRAY_BYTES`.
+            `defaults.MAX_ARRAY_BYTES` compressed.
     """
     if wanted.modality != "array":
         raise DataError(
@@ -125,29 +126,26 @@ def _labels(file: Path, y: str, arrays: dict[str, NDArray[Any]], wanted: Wanted)
 
 
 def _read(file: Path) -> dict[str, NDArray[Any]]:
-    """Return every array, once their declared sizes together are known to be allowed."""
+    """Return every array: mapped from the disk where it is stored plainly, else read, if its size is allowed."""
     wanted = {name for pairs in _MEMBERS.values() for pair in pairs for name in pair} | {"labels"}
     try:
         with zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             members = {name: info for name, info in members.items() if name in wanted}
-            shapes = {name: _header(archive, info) for name, info in members.items()}
-            for name, (_, dtype) in shapes.items():
-                if dtype.hasobject:
+            headers = {name: _header(archive, info) for name, info in members.items()}
+            for name, header in headers.items():
+                if header.dtype.hasobject:
                     raise DataError(
                         f"{file}: {name} holds Python objects, which are not read: save numbers, or names as text"
                     )
-            total = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
+            total = sum(headers[name].bytes for name, info in members.items() if not _is_plain(info, headers[name]))
             if total > defaults.MAX_ARRAY_BYTES:
                 raise DataError(
-                    f"{file} declares {total / 1e9:.1f} GB, more than the {defaults.MAX_ARRAY_BYTES / 1e9:.0f} GB "
-                    "allowed: cut it into several files"
+                    f"{file} declares {total / 1e9:.1f} GB compressed, more than the "
+                    f"{defaults.MAX_ARRAY_BYTES / 1e9:.0f} GB allowed: write it with numpy.savez, which does not "
+                    "compress, or cut it into several files"
                 )
-            arrays = {}
-            for name, info in members.items():
-                with archive.open(info) as stream:
-                    arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
-            return arrays
+            return {name: _array(file, archive, info, headers[name]) for name, info in members.items()}
     except FileNotFoundError:
         raise DataError(f"{file} does not exist") from None
     except zipfile.BadZipFile as error:
@@ -156,12 +154,50 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{file} is damaged ({error})") from None
 
 
-def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
+@dataclass(frozen=True)
+class _Header:
+    """What a member declares; `length` is the header's own, in bytes."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+    length: int
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
     with archive.open(info) as stream:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
-    return shape, dtype
+        return _Header(*read(stream), stream.tell())
+
+
+def _is_plain(info: zipfile.ZipInfo, header: _Header) -> bool:
+    """Whether a member can be mapped: stored as it is, and as long as it declares."""
+    return info.compress_type == zipfile.ZIP_STORED and 0 < header.bytes == info.file_size - header.length
+
+
+def _array(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: _Header) -> NDArray[Any]:
+    with archive.open(info) as stream:
+        if not _is_plain(info, header):
+            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+            return array
+        while stream.read(1 << 20):  # to its end, so that zipfile compares the checksum
+            pass
+    with file.open("rb") as raw:
+        # the length of the names in the member's own header may differ from those in the archive's directory
+        raw.seek(info.header_offset + _ZIP_NAME_LENGTHS)
+        names = sum(struct.unpack("<HH", raw.read(4)))
+    start = info.header_offset + _ZIP_NAME_LENGTHS + 4 + names + header.length
+    order: Literal["C", "F"] = "F" if header.fortran_order else "C"
+    return np.memmap(file, header.dtype, "r", offset=start, shape=header.shape, order=order)
+
+
+_ZIP_NAME_LENGTHS = 26
+"""Where a member's header tells the length of its name and extra field; both follow (APPNOTE.TXT 4.3.7)."""
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from edgetl.demo.digits import NEW, PRETRAINED, drawings, write_pictures
 from edgetl.deployed import evaluate, predict
 from edgetl.deployment import deploy
 from edgetl.errors import ArtifactsError
-from edgetl.events import FeatureProgress, Note, OnEvent, Stage, ignore
+from edgetl.events import FeatureProgress, OnEvent, Stage, ignore
 from edgetl.storage import refuse_existing
 from edgetl.train import finetune
 
@@ -221,10 +221,10 @@ def _nearest_mean(
 
 
 def _quietly(on_event: OnEvent) -> OnEvent:
-    """Pass on notes and the progress of features; the demo names its stages itself."""
+    """Pass on the progress of features; the demo names its stages itself, and its data give no cause for notes."""
 
     def told(event: Event) -> None:
-        if isinstance(event, Note | FeatureProgress):
+        if isinstance(event, FeatureProgress):
             on_event(event)
 
     return told

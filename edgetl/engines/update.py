@@ -130,7 +130,7 @@ def _append_update(graph: onnx.GraphProto, trainable: Sequence[TensorSpec], opti
     gradients = {spec.name: spec.name + GRADIENT for spec in trainable}
     if optimizer.clip_norm is not None:
         gradients = _clipped(op, gradients, optimizer.clip_norm)
-    decay = op.Sub(1.0, op.Mul(LEARNING_RATE, optimizer.weight_decay)) if optimizer.weight_decay else None
+    decay = op.Mul(LEARNING_RATE, optimizer.weight_decay) if optimizer.weight_decay else None
     rates = _adamw_rates(op, optimizer) if optimizer.name == "adamw" else (LEARNING_RATE, "")
     suffixes = ("", *state_suffixes(optimizer))
     for spec in trainable:
@@ -188,7 +188,7 @@ def _adamw(
     m = op.Add(op.Mul(m, beta1), op.Mul(gradient, 1 - beta1))
     v = op.Add(op.Mul(v, beta2), op.Mul(op.Mul(gradient, gradient), 1 - beta2))
     change = op.Mul(op.Div(m, op.Add(op.Sqrt(v), epsilon)), size)
-    return op.Sub(op.Mul(p, decay) if decay else p, change), m, v
+    return op.Sub(_decayed(op, p, decay), change), m, v
 
 
 def _sgd(op: Nodes, operands: Sequence[str], optimizer: Optimizer, decay: str | None) -> tuple[str, ...]:
@@ -199,7 +199,12 @@ def _sgd(op: Nodes, operands: Sequence[str], optimizer: Optimizer, decay: str | 
     p, m, gradient = operands
     m = op.Add(op.Mul(m, optimizer.momentum), gradient)
     moved = op.Sub(p, op.Mul(m, LEARNING_RATE))
-    return op.Mul(moved, decay) if decay else moved, m
+    return _decayed(op, moved, decay), m
+
+
+def _decayed(op: Nodes, p: str, decay: str | None) -> str:
+    """Return `p - p·decay`: in a factor `1 - η·wd` as torch has it, small rates lose digits that are none of p's."""
+    return op.Sub(p, op.Mul(p, decay)) if decay else p
 
 
 def _float(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:

@@ -391,8 +391,10 @@ def _settings(findings: Findings) -> Iterator[tuple[str, str]]:
     yield "data", args.data
     if findings.val_folder:
         yield "validated on", findings.val_folder
+    unused = {name for name in ("warmup", "label_smoothing") if not getattr(args, name)}
+    unused |= set() if args.augment else {"views", "flip"}
     for name, value in schema.to_json(args).items():
-        if name not in _TOLD_ELSEWHERE and value not in (None, {}, []):
+        if name not in _TOLD_ELSEWHERE and name not in unused and value not in (None, {}, []):
             yield _WORDS.get(name, name.replace("_", " ")), _plain(value)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from architectures import ARCHITECTURES, Architecture
-from cells import CLASSES, measure, train
+from cells import CLASSES, STANDS_STILL, measure, train
 
 from edgetl.artifacts import Preprocessing
 from edgetl.preparation.heads import Network, replace_head
@@ -78,7 +78,7 @@ def test_training(loaded: Loaded, policy: str, tmp_path: Path) -> None:
     else:
         found = dataclasses.asdict(trained)
         # that the engines agree says nothing about a training that stands still
-        if not abs(trained.last_loss - trained.first_loss) > 1e-3:
+        if not abs(trained.last_loss - trained.first_loss) > STANDS_STILL:
             problems.append(f"the loss goes from {trained.first_loss:.6g} to {trained.last_loss:.6g}")
         # where a training is chaotic, what rounding alone does to it
         if not trained.loss_error < max(1e-4, 10 * (trained.rounding or 0)):

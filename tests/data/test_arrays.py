@@ -1,6 +1,7 @@
 import contextlib
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetl.data import Dataset, Wanted, label_names, open_inputs, open_measured, open_training
+from edgetl.data.sample import Row
 from edgetl.errors import DataError
 
 X = np.arange(24, dtype=np.float64).reshape(4, 2, 3)
@@ -123,13 +125,31 @@ def test_other_modalities_and_other_files(tmp_path: Path) -> None:
         train(tmp_path / "data")
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.integers(0, 10**6), st.integers(0, 7), st.integers(0, 2000))
-def test_damage_is_a_sentence_or_does_no_harm(position: int, bit: int, cut: int) -> None:
+@pytest.mark.parametrize("x", [X, np.asfortranarray(X), X[::2], X.astype(">i2")], ids=["C", "F", "strided", "swapped"])
+def test_arrays_that_are_not_compressed_stay_on_the_disk(tmp_path: Path, x: np.ndarray) -> None:
+    file = save(tmp_path / "d.npz", x=x, y=[0, 1, 0, 1][: len(x)])
+    samples = train(file).samples
+    assert all(isinstance(sample.source, Row) and isinstance(sample.source.array, np.memmap) for sample in samples)
+    read = [np.frombuffer(sample.read(), "<f4").tolist() for sample in samples]
+    assert read == [row.reshape(-1).tolist() for row in x]
+
+
+def test_a_flipped_bit_of_an_array_on_the_disk_is_found(tmp_path: Path) -> None:
+    file = save(tmp_path / "d.npz", x=X, y=[0, 1, 0, 1])
+    data = bytearray(file.read_bytes())
+    data[data.index(X.tobytes()) + 100] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match="CRC"):
+        train(file)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 7), st.integers(0, 2000), st.sampled_from([np.savez, np.savez_compressed]))
+def test_damage_is_a_sentence_or_does_no_harm(position: int, bit: int, cut: int, write: Callable[..., None]) -> None:
     import tempfile
 
     stream = io.BytesIO()
-    np.savez_compressed(stream, x=X, y=[0, 1, 0, 1])
+    write(stream, x=X, y=[0, 1, 0, 1])
     data = bytearray(stream.getvalue())
     data[position % len(data)] ^= 1 << bit
     with tempfile.TemporaryDirectory() as name:
