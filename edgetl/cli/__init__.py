@@ -1,0 +1,23 @@
+"""The command line: parse, call one function, print. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import click
+
+from edgetl import __version__
+from edgetl.cli.deploy import deploy
+from edgetl.cli.finetune import finetune
+from edgetl.cli.look import inspect, report, runs
+from edgetl.cli.machine import demo, doctor
+from edgetl.cli.prepare import prepare
+from edgetl.cli.use import evaluate, predict
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgetl")
+def main() -> None:
+    """Transfer learning on the edge: prepare with PyTorch, fine-tune and deploy without it."""
+
+
+for command in (prepare, finetune, deploy, evaluate, predict, inspect, report, runs, doctor, demo):
+    main.add_command(command)

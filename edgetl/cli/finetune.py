@@ -1,0 +1,159 @@
+"""The command that trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgetl import choices, defaults
+from edgetl.cli.options import (
+    input_option,
+    json_option,
+    label_option,
+    positive,
+    provider_options,
+    threads_option,
+    whole,
+)
+from edgetl.cli.reporting import finish, how_to_resume, reporting
+from edgetl.figures import figure, metrics_of
+
+
+@click.command()
+@click.argument("artifacts", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="Run directory to write.")
+@click.option(
+    "--val", type=click.Path(), metavar="DATA", help="Validation data; else val/ or test/ of DATA, else --val-fraction."
+)
+@click.option(
+    "--val-fraction",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    default=defaults.VAL_FRACTION,
+    show_default=True,
+    help="Share of each class kept for validation.",
+)
+@click.option("--epochs", type=click.IntRange(min=0), default=defaults.EPOCHS, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=defaults.BATCH_SIZE, show_default=True)
+@click.option(
+    "--lr",
+    default=f"{defaults.LEARNING_RATE:g}",
+    show_default=True,
+    metavar="RATE|auto",
+    callback=lambda _, __, text: None if text == "auto" else positive(text, "--lr"),
+    help="Learning rate, the schedule's largest; auto tries several.",
+)
+@click.option(
+    "--init",
+    type=click.Choice(choices.INITIALIZATIONS),
+    default=defaults.INIT,
+    show_default=True,
+    help="How a new head begins: at zero, or in closed form from the features.",
+)
+@click.option("--schedule", type=click.Choice(choices.SCHEDULES), default=defaults.SCHEDULE, show_default=True)
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0, 1),
+    default=defaults.WARMUP,
+    show_default=True,
+    help="Share of all steps over which the rate rises.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(list(dict.fromkeys(name for task in choices.TASKS for name in metrics_of(task)))),
+    help="By what the best epoch is chosen.  [default: accuracy, macro_f1 or r2, by the task]",
+)
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better one.")
+@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
+@click.option("--class-weights", type=click.Choice(choices.CLASS_WEIGHTS), help="Let every class count alike.")
+@click.option(
+    "--augment",
+    type=click.Choice(choices.STRENGTHS),
+    help="Train on other views of each sample, too; they are cached.",
+)
+@click.option(
+    "--views", type=click.IntRange(min=1), default=defaults.VIEWS, show_default=True, help="Views that --augment makes."
+)
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Whether views of pictures may be mirrored.")
+@click.option(
+    "--cache-precision",
+    type=click.Choice(choices.PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="float16 halves the cache and rounds the features.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=defaults.SEED,
+    show_default=True,
+    help="Of the split and of the order of samples.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run at --out, with the result of an uninterrupted one.")
+@click.option("--force", is_flag=True, help="Replace the run at --out.")
+@click.option("--engine", type=click.Choice(choices.ENGINES), default="auto", show_default=True)
+@click.option("--optimizer", type=click.Choice(choices.OPTIMIZERS), default="adamw", show_default=True)
+@click.option(
+    "--momentum",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    default=defaults.SGD_MOMENTUM,
+    show_default=True,
+    help="Of --optimizer sgd.",
+)
+@click.option(
+    "--weight-decay",
+    type=click.FloatRange(min=0),
+    default=defaults.WEIGHT_DECAY,
+    show_default=True,
+    help="Decoupled from the gradient, in both optimizers.",
+)
+@click.option(
+    "--clip-norm",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Largest norm of a step's gradients; longer ones are scaled down.  [default: no limit]",
+)
+@click.option(
+    "--micro-batch",
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    callback=lambda _, __, text: None if text == "auto" else whole(text, "--micro-batch"),
+    help="Samples computed at once; their gradients are added up over a batch, which is the same step in less memory.",
+)
+@label_option
+@input_option
+@provider_options
+@click.option(
+    "--cache", type=click.Path(), metavar="DIR", help="Where features are kept.  [default: the user's cache folder]"
+)
+@threads_option
+@json_option
+def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
+    """Train ARTIFACTS on DATA: a folder with one folder per class, a table, or an .npz file (no PyTorch needed)."""
+    if options["resume"] and options["force"]:
+        raise click.UsageError("--resume continues a run and --force replaces it: give one of them.")
+    with reporting(as_json, interrupted=lambda display: how_to_resume(options["out"], display)) as display:
+        import edgetl
+        from edgetl import outline
+
+        result = edgetl.finetune(artifacts, data, on_event=display, **options)
+
+    validated = f"validation {figure(result.metric, result.val_metric)}" if result.val_samples else "no validation data"
+    speed = (
+        "all from the cache" if result.feature_ms_per_image is None else f"{result.feature_ms_per_image:.1f} ms each"
+    )
+    finish(
+        as_json,
+        result,
+        f"{validated} (best epoch {result.best_epoch} of {result.epochs}), "
+        f"in {result.seconds:.1f} s and {result.peak_rss_mb:.0f} MB",
+        *outline.others(result.val_figures, result.metric),
+        f"  {result.train_samples} samples to train and {result.val_samples} to validate, "
+        f"{len(result.rejected)} left out",
+        f"  features {result.feature_seconds:.1f} s ({speed}), training {result.training_seconds:.1f} s, "
+        f"engine {result.engine}",
+        *outline.placements(result.placement),
+        f"  the run lies in {result.run}; look at its report.html",
+        f"next: edgetl deploy {result.run} --out model.onnx",
+    )

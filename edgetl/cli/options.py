@@ -1,0 +1,107 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), default=None, help="Cores to use.  [default: all available]"
+)
+
+
+def column_option(name: str, what: str) -> Callable[[F], F]:
+    """The option `--NAME-column`, which takes names, repeated or separated by commas."""
+    return click.option(
+        f"--{name}-column",
+        multiple=True,
+        metavar="NAME[,NAME]",
+        callback=lambda _, __, items: tuple(name.strip() for item in items for name in item.split(",") if name.strip()),
+        help=f"Of a table: the column of {what}, where it has another name than usual. Repeatable.",
+    )
+
+
+label_option = column_option("label", "the labels or numbers to learn")
+input_option = column_option("input", "paths, texts or numbers")
+
+
+def provider_options(command: F) -> F:
+    """Add `--provider`, `--provider-option` and `--allow-fallback` to a command."""
+    for option in reversed(
+        (
+            click.option(
+                "--provider",
+                default="cpu",
+                show_default=True,
+                metavar="NAME",
+                help="ONNX Runtime's execution provider: cpu, openvino, cuda, webgpu, coreml, qnn, ...",
+            ),
+            click.option(
+                "--provider-option",
+                "provider_options",
+                multiple=True,
+                metavar="KEY=VALUE",
+                callback=lambda _, option, items: dict(text_pair(item, option.opts[0]) for item in items),
+                help="Option of the provider. Repeatable.",
+            ),
+            click.option(
+                "--allow-fallback", is_flag=True, help="Use the CPU where the provider is missing or refuses."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def numbers(text: str | None, option: str, kind: Callable[[str], Any] = float) -> tuple[Any, ...] | None:
+    """Return the numbers of a list such as `0.5,0.5,0.5`; None for None."""
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise click.BadParameter(f"{text!r} is not a list of {what}", param_hint=option) from None
+
+
+def positive(text: str, option: str) -> float:
+    """Return a finite number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise click.BadParameter(f"{text!r} is not a positive number", param_hint=option)
+    return value
+
+
+def whole(text: str, option: str) -> int:
+    """Return a whole number above zero."""
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r} is neither auto nor a positive whole number", param_hint=option)
+    return int(text)
+
+
+def text_pair(item: str, option: str) -> tuple[str, str]:
+    """Return the two sides of `KEY=VALUE`."""
+    key, separator, value = item.partition("=")
+    if not separator or not key:
+        raise click.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
+    return key, value
+
+
+def key_value(item: str, option: str) -> tuple[str, Any]:
+    """Return the two sides of `KEY=VALUE`, the value as a Python literal if it is one."""
+    import ast
+
+    key, value = text_pair(item, option)
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value

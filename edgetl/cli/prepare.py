@@ -1,0 +1,147 @@
+"""The command that makes a prepared directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgetl import choices, defaults
+from edgetl.cli.options import (
+    json_option,
+    key_value,
+    label_option,
+    numbers,
+)
+from edgetl.cli.reporting import finish, reporting
+
+
+@click.command()
+@click.argument("source")
+@click.option("--out", required=True, type=click.Path(), help="Directory to write.")
+@click.option("--labels", help="Class names, separated by commas.")
+@click.option("--labels-from", type=click.Path(), metavar="DATA", help="Data that name the classes.")
+@label_option
+@click.option(
+    "--classes",
+    type=click.IntRange(min=1),
+    help="Number of classes, labels or numbers; finetune takes the names from its data.",
+)
+@click.option("--weights", type=click.Path(), metavar="FILE", help="Weights: .safetensors, or a .pt/.pth state dict.")
+@click.option(
+    "--model-arg",
+    "model_args",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Argument for the model's constructor. Repeatable.",
+)
+@click.option(
+    "--train",
+    multiple=True,
+    default=("head",),
+    show_default=True,
+    metavar="POLICY",
+    help="Share of the network that trains: head, last:K, all, bias, norm, or a glob over parameter names. Repeatable.",
+)
+@click.option("--head", metavar="NAME", help="The classifier's name, where the network alone does not tell.")
+@click.option("--size", type=click.IntRange(min=1), help="Input height and width in pixels.  [default: the model's]")
+@click.option(
+    "--resize",
+    type=click.Choice(["crop", "squash", "squash_crop"]),
+    help="Scale the shorter side and crop the centre; scale both sides; or do that and crop.  [default: the model's]",
+)
+@click.option(
+    "--crop-pct",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Share of the resized picture that the crop keeps.  [default: the model's]",
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["bilinear", "bicubic", "nearest"]),
+    help="How pictures are resized.  [default: the model's]",
+)
+@click.option("--mean", metavar="M[,M,M]", help="Mean per channel, for values in 0..1.  [default: the model's]")
+@click.option("--std", metavar="S[,S,S]", help="Standard deviation per channel.  [default: the model's]")
+@click.option(
+    "--channel-order",
+    type=click.Choice(["rgb", "bgr"]),
+    help="Order in which the network takes colours.  [default: the model's]",
+)
+@click.option(
+    "--modality",
+    type=click.Choice(choices.MODALITIES),
+    help="What a sample is: a picture, a recording (the network gets its log-mel spectrogram), a text, or numbers.  "
+    "[default: text for a language model of hf:, else image]",
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=4),
+    metavar="N",
+    help=f"Most tokens of a text.  [default: {defaults.MAX_LENGTH}, or what the network takes]",
+)
+@click.option("--dynamic-length", is_flag=True, help="Texts keep their own length, instead of being filled up.")
+@click.option("--input-shape", metavar="N[,N]", help="Of --modality array: the shape of one sample.")
+@click.option(
+    "--audio-arg",
+    "audio",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of --modality audio: sample_rate, seconds, n_fft, hop_length, mels, ... (docs/data.md). Repeatable.",
+)
+@click.option(
+    "--task",
+    type=click.Choice(list(choices.TASKS)),
+    default="classification",
+    show_default=True,
+    help="One class each; any number of classes; or numbers.",
+)
+@click.option(
+    "--loss",
+    type=click.Choice(choices.LOSSES),
+    help="What is minimised.  [default: the task's]",
+)
+@click.option("--force", is_flag=True, help="Replace a prepared directory at --out.")
+@json_option
+def prepare(source: str, as_json: bool, **options: Any) -> None:
+    """Make a trainable directory from a pretrained classifier (needs PyTorch).
+
+    SOURCE is timm:NAME, torchvision:NAME[@WEIGHTS], hf:ID_OR_DIR, FILE.py:callable or
+    module:callable returning an nn.Module, or a file MODEL.onnx, PROGRAM.pt2 or MODEL.keras.
+    """
+    labels, label_column = options.pop("labels"), options.pop("label_column")
+    if sum(value is not None for value in (labels, options["labels_from"], options["classes"])) != 1:
+        raise click.UsageError("Give exactly one of --labels, --labels-from and --classes.")
+    names = ("size", "resize", "crop_pct", "interpolation", "mean", "std", "channel_order")
+    preprocessing = {name: options.pop(name) for name in names}
+    for name in ("mean", "std"):
+        preprocessing[name] = numbers(preprocessing[name], f"--{name}")
+    options["model_args"] = dict(key_value(item, "--model-arg") for item in options["model_args"])
+    options["audio"] = dict(key_value(item, "--audio-arg") for item in options["audio"])
+    if options["input_shape"] is not None:
+        options["input_shape"] = numbers(options["input_shape"], "--input-shape", int)
+
+    with reporting(as_json) as display:
+        import edgetl
+        from edgetl.targets import OUTPUTS_ARE
+
+        result = edgetl.prepare(
+            source,
+            labels=None if labels is None else labels.split(","),
+            label_column=label_column,
+            preprocessing=preprocessing,
+            on_event=display,
+            **options,
+        )
+    shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in result.features)
+    finish(
+        as_json,
+        result,
+        f"{result.artifacts} is ready: {result.outputs} {OUTPUTS_ARE[result.task]}, "
+        f"{result.size_mb:.1f} MB, in {result.seconds:.0f} s",
+        f"  trains {result.trainable_parameters:,} parameters; {result.frozen_parameters:,} are frozen",
+        f"  {result.trainable_macs / 1e6:,.1f} million multiply-accumulates behind the boundary, "
+        f"{result.backbone_macs / 1e6:,.1f} before it",
+        f"  features per sample: {shapes} ({result.feature_kb_per_image:.1f} kB)",
+        f"next: edgetl finetune {result.artifacts} DATA --out runs/{Path(result.artifacts).name}",
+    )

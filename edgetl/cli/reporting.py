@@ -1,0 +1,74 @@
+"""How commands draw their progress, end their errors and print their results."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgetl.errors import EdgetlError
+
+if TYPE_CHECKING:
+    from edgetl.console import Display
+
+
+@contextlib.contextmanager
+def reporting(as_json: bool, *, interrupted: Callable[[Display], str] | None = None) -> Iterator[Display]:
+    """Draw events on stderr, and end errors that a user can cause with one sentence and status 1."""
+    from edgetl.console import Display
+
+    display = Display()
+    try:
+        with display:
+            yield display
+    except EdgetlError as error:
+        _fail(str(error), as_json)
+    except KeyboardInterrupt:
+        _fail(interrupted(display) if interrupted else "interrupted", as_json)
+    except OSError as error:
+        _fail(_disk_error(error), as_json)
+
+
+def finish(as_json: bool, result: Any, *lines: str) -> None:
+    """Print a result: one JSON object, or the lines."""
+    if as_json:
+        from edgetl.schema import to_json
+
+        click.echo(json.dumps(to_json(result), ensure_ascii=False))
+        return
+    for line in lines:
+        click.echo(line)
+
+
+def how_to_resume(out: str, display: Display) -> str:
+    """Say what an interrupted `finetune` kept, and the command that continues it."""
+    import shlex
+
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--force")]
+    command = shlex.join(["edgetl", *arguments, "--resume"])
+    done = (
+        f"after epoch {display.finished_epochs}" if display.finished_epochs else "before the first epoch was finished"
+    )
+    return f"interrupted {done}; nothing finished is lost. Continue with: {command}"
+
+
+def _disk_error(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full{where}: make space and repeat the command; "
+            "what was finished is kept (finetune: add --resume)"
+        )
+    return f"{error.strerror or error}{where}"
+
+
+def _fail(message: str, as_json: bool) -> None:
+    click.echo(f"Error: {message}", err=True)
+    if as_json:
+        click.echo(json.dumps({"error": message}, ensure_ascii=False))
+    raise SystemExit(1)

@@ -1,0 +1,70 @@
+"""Commands that use a deployed file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgetl import defaults
+from edgetl.cli.options import (
+    input_option,
+    json_option,
+    label_option,
+    provider_options,
+    threads_option,
+)
+from edgetl.cli.reporting import finish, reporting
+from edgetl.figures import figure
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("data", type=click.Path())
+@label_option
+@input_option
+@provider_options
+@threads_option
+@json_option
+def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
+    """Measure MODEL, a deployed file, on DATA: a folder with one folder per class, a table, or an .npz file."""
+    with reporting(as_json) as display:
+        import edgetl
+        from edgetl import outline
+
+        result = edgetl.evaluate(model, data, on_event=display, **options)
+
+    (metric, value), *_ = result.figures.items()
+    counted = f"{result.samples} samples" if result.correct is None else f"{result.correct} of {result.samples} samples"
+    finish(
+        as_json,
+        result,
+        f"{figure(metric, value)} ({counted} in {result.data})",
+        *outline.others(result.figures, metric),
+        *outline.per_label(result.per_label),
+        f"  {result.ms_per_image:.1f} ms per sample with {result.threads} threads, "
+        f"{result.peak_rss_mb:.0f} MB, {len(result.rejected)} left out",
+        *outline.placements({"the model": result.placement}),
+    )
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(), metavar="INPUT...")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=defaults.TOP, show_default=True, help="Classes to show per sample."
+)
+@input_option
+@provider_options
+@threads_option
+@json_option
+def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, .npz files, or texts."""
+    with reporting(as_json) as display:
+        import edgetl
+        from edgetl import outline
+
+        results = edgetl.predict(model, inputs, on_event=display, **options)
+    finish(
+        as_json, {"model": model, "predictions": results}, *(f"{item.input}: {outline.told(item)}" for item in results)
+    )
