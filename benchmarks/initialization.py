@@ -1,9 +1,9 @@
-"""How a new head should begin: accuracy before and after training, at 5, 20 and 80 pictures of each class.
+"""How a new head should begin: accuracy before and after training, at 5, 20 and 100 pictures of each class.
 
-    python benchmarks/initialization.py ARTIFACTS PICTURES [--draws 5] [--epochs 10]
+    python benchmarks/initialization.py ARTIFACTS PICTURES VALIDATION [--draws 5] [--epochs 10]
 
-Of each class of PICTURES (folders of a training set) 20 pictures validate, the same for all; the
-others are drawn from, anew for each draw. `auto` as the rate is measured for each head too.
+From each class of PICTURES (folders of a training set) pictures are drawn, anew for each draw; VALIDATION
+(folders, too) is the same for all. `auto` as the rate is measured for each head too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import numpy as np
 import edgetl
 from edgetl.run import LAST, Run
 
-VALIDATED = 20
-SIZES = (5, 20, 80)
+SIZES = (5, 20, 100)
 HEADS = ("zero", "prototype", "ridge")
 RATES = (1e-3, None)
 
@@ -34,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifacts", type=Path)
     parser.add_argument("pictures", type=Path)
+    parser.add_argument("validation", type=Path)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10)
     given = parser.parse_args()
@@ -41,20 +41,13 @@ def main() -> None:
     print("| pictures of each class | head | learning rate | before | after | best |\n|---:|---|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        order = np.random.default_rng(0)
-        shuffled = {
-            folder.name: [sorted(folder.iterdir())[i] for i in order.permutation(len(list(folder.iterdir())))]
-            for folder in classes
-        }
-        for label, files in shuffled.items():
-            link(files[:VALIDATED], work / "val" / label)
         for size in SIZES:
             for draw in range(given.draws):
                 rng = np.random.default_rng([size, draw])
-                for label, files in shuffled.items():
-                    rest = files[VALIDATED:]
-                    chosen = [rest[i] for i in rng.permutation(len(rest))[:size]]
-                    link(chosen, work / f"{size}-{draw}" / label)
+                for folder in classes:
+                    files = sorted(folder.iterdir())
+                    chosen = [files[i] for i in rng.permutation(len(files))[:size]]
+                    link(chosen, work / f"{size}-{draw}" / folder.name)
             for head in HEADS:
                 for rate in RATES:
                     found = []
@@ -63,7 +56,7 @@ def main() -> None:
                         edgetl.finetune(
                             given.artifacts,
                             work / f"{size}-{draw}",
-                            val=work / "val",
+                            val=given.validation,
                             out=out,
                             init=head,
                             lr=rate,

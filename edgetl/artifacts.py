@@ -251,6 +251,7 @@ class Manifest:
             and behind the boundary.
         engines: those that can train it.
         head: None if it is not a single linear layer.
+        backbone_precision: `float32`, or `int8` where prepare quantised the frozen part.
         files: SHA-256 of every other file, by path relative to the directory.
     """
 
@@ -279,6 +280,7 @@ class Manifest:
     step_memory: StepMemory | None = None
     audio: AudioPreprocessing | None = None
     text: TextPreprocessing | None = None
+    backbone_precision: str = "float32"
 
 
 @dataclass(frozen=True)

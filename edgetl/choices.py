@@ -21,7 +21,11 @@ SCHEDULES = ("constant", "linear", "cosine")
 INITIALIZATIONS = ("auto", "zero", "prototype", "ridge")
 CLASS_WEIGHTS = ("balanced",)
 STRENGTHS = ("light", "strong")
-PRECISIONS = ("float32", "float16")
+CACHE_PRECISIONS = ("float32", "float16")
+PRECISIONS = ("float32", "float16", "int8")
+BACKBONE_PRECISIONS = ("float32", "int8")
+INPUTS = ("raw", "tensor")
+FORMATS = ("onnx", "ort")
 
 
 def check_choice(what: str, value: object, choices: Collection[str]) -> None:

@@ -26,3 +26,5 @@ MAX_PIXELS = 100_000_000  # a picture that declares more is refused before memor
 MAX_ARRAY_BYTES = 2_000_000_000  # so is an archive of arrays
 MAX_AUDIO_SAMPLES = 100_000_000  # and a recording: 35 minutes at 48 kHz
 PROOF_SAMPLES = 256  # training samples that stand in for validation data when deploy() compares logits
+CALIBRATION_SAMPLES = 128  # from which quantisation takes the ranges of activations
+MAX_DROP = 1.0  # points of the leading figure that a deployed file may lose against the trained network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import warnings
@@ -32,6 +33,7 @@ VALUES = "values"
 METADATA_NAMES = "names"
 METADATA_EDGETL = "edgetl"
 METADATA_TOKENIZER = "tokenizer.json"
+METADATA_PREPROCESS = "preprocess.onnx"
 THRESHOLD = 0.5
 """From this probability on, a sample is said to have a label, where it may have several."""
 
@@ -45,6 +47,7 @@ class DeployedModel:
         labels: names in the order of the outputs.
         decode: makes the model's inputs of a sample's content; of texts it needs the library `tokenizers`.
         provenance: what `deploy` wrote about the model's making.
+        batch: how many samples the file takes at once, if their number is fixed; here it is given copies of one.
 
     Raises:
         DeployError: the file is missing, no ONNX model, or not one that edgetl deployed.
@@ -83,7 +86,11 @@ class DeployedModel:
             self._audio = None if audio is None else schema.from_json(AudioPreprocessing, audio)
             self._text = None if text is None else schema.from_json(TextPreprocessing, text)
             self._tokenizer = metadata.get(METADATA_TOKENIZER)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            self.batch: int | None = self.provenance.get("batch")
+            self._preprocess = None
+            if self.provenance.get("input_kind", "raw") == "tensor":
+                self._preprocess = runtime.open_session(base64.b64decode(metadata[METADATA_PREPROCESS]))
+        except Exception:  # what onnxruntime raises for a damaged preprocessing has no common base
             raise DeployError(f"{self.path} has damaged metadata: deploy it again") from None
         self._outputs = [VALUES if self.task == "regression" else PROBABILITIES, LOGITS]
 
@@ -120,7 +127,21 @@ class DeployedModel:
         Returns:
             Probabilities (of regression, the numbers) and logits, `[outputs]` float32 each.
         """
-        answer, logits = self._session.run(self._outputs, raw if isinstance(raw, Mapping) else {self.modality: raw})
+        answer, logits = self.run(self.feeds(raw))
+        return (answer, logits) if self._preprocess is None else (answer[0], logits[0])
+
+    def feeds(self, raw: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the file's own inputs for one sample: what is given, or of a file for tensors a batch of it."""
+        given = dict(raw) if isinstance(raw, Mapping) else {self.modality: raw}
+        if self._preprocess is None:
+            return given
+        names = [value.name for value in self._preprocess.get_outputs()]
+        tensors = zip(names, self._preprocess.run(names, given), strict=True)
+        return {name: np.repeat(tensor, self.batch or 1, axis=0) for name, tensor in tensors}
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the outputs: probabilities (or numbers) and logits, `[outputs]`, of tensors `[batch, outputs]`."""
+        answer, logits = self._session.run(self._outputs, feeds)
         return answer, logits
 
     def wanted(self, input_column: Sequence[str] = (), label_column: Sequence[str] = ()) -> Wanted:

@@ -106,6 +106,8 @@ class PlacedSession:
             weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(directory) / "profile")
+        if not isinstance(model, bytes) and _is_ort_format(model):
+            options.add_session_config_entry("session.load_model_format", "ORT")
         source = model if isinstance(model, bytes) else os.fspath(model)
         wanted: list[Any] = [CPU] if provider.is_cpu else [(provider.name, dict(provider.options)), CPU]
         try:
@@ -185,6 +187,15 @@ def _shares(profile: Path) -> dict[str, float]:
             times[provider] = times.get(provider, 0.0) + max(event.get("dur", 0), 0.5)
     total = sum(times.values())
     return {name: spent / total for name, spent in sorted(times.items(), key=lambda item: -item[1])}
+
+
+def _is_ort_format(file: Path) -> bool:
+    """Whether a file is one of ONNX Runtime Mobile, whatever its name: a flatbuffer with the identifier ORTM."""
+    try:
+        with file.open("rb") as content:
+            return content.read(8)[4:] == b"ORTM"
+    except OSError:
+        return False
 
 
 def _first_line(error: Exception) -> str:

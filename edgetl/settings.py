@@ -12,10 +12,10 @@ from typing import Any
 from edgetl import defaults, runtime, storage
 from edgetl.artifacts import Artifacts
 from edgetl.choices import (
+    CACHE_PRECISIONS,
     CLASS_WEIGHTS,
     INITIALIZATIONS,
     OPTIMIZERS,
-    PRECISIONS,
     SCHEDULES,
     STRENGTHS,
     check_choice,
@@ -53,7 +53,7 @@ def check_options(given: Mapping[str, Any]) -> None:
         ("optimizer", OPTIMIZERS),
         ("schedule", SCHEDULES),
         ("init", INITIALIZATIONS),
-        ("cache_precision", PRECISIONS),
+        ("cache_precision", CACHE_PRECISIONS),
     ):
         check_choice(name, given[name], choices)
     for name, some in (("class_weights", CLASS_WEIGHTS), ("augment", STRENGTHS)):

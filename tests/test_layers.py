@@ -19,7 +19,7 @@ DEVICE_MODULES = sorted(
 # lower may not know of higher
 ORDER = ["errors", "choices", "defaults", "metrics", "schema", "events", "storage", "artifacts", "targets",
          "schedule", "rate", "runtime", "machine", "providers", "graphs", "initialization", "data",
-         "engines", "features", "run", "runs", "report", "loop", "settings", "train", "deployed",
+         "engines", "quantization", "features", "run", "runs", "report", "loop", "settings", "train", "deployed",
          "deployment", "inspection", "doctor", "console", "outline", "cli"]  # fmt: skip
 
 BLOCK = """

@@ -6,12 +6,10 @@ from typing import Any
 
 import click
 
-from edgetl.cli.options import (
-    json_option,
-    threads_option,
-)
+from edgetl import choices, defaults
+from edgetl.cli.options import json_option, threads_option
 from edgetl.cli.reporting import finish, reporting
-from edgetl.figures import figure
+from edgetl.figures import figure, shown
 
 
 @click.command()
@@ -23,6 +21,37 @@ from edgetl.figures import figure
     metavar="DIR",
     help="Where the prepared directory lies now.  [default: where it lay during training]",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(choices.PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="int8 quantises weights and activations, by the run's training samples; float16 halves the file.",
+)
+@click.option("--quantize-head", is_flag=True, help="Of --precision int8: quantise the classifier, too.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    default=defaults.MAX_DROP,
+    show_default=True,
+    metavar="POINTS",
+    help="What the validation figure may lose by less precision; a file that loses more is not written.",
+)
+@click.option(
+    "--input",
+    type=click.Choice(choices.INPUTS),
+    default="raw",
+    show_default=True,
+    help="One sample as it comes, or a batch of preprocessed tensors.",
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), metavar="N", help="Of --input tensor: a batch of just N.  [default: any]"
+)
+@click.option(
+    "--format",
+    type=click.Choice(choices.FORMATS),
+    help="onnx, or ort for ONNX Runtime Mobile.  [default: by the ending of --out]",
+)
 @threads_option
 @json_option
 def deploy(run: str, as_json: bool, **options: Any) -> None:
@@ -31,11 +60,18 @@ def deploy(run: str, as_json: bool, **options: Any) -> None:
         import edgetl
 
         result = edgetl.deploy(run, on_event=display, **options)
+    name, value = next(iter(result.figures.items()))
+    verified = f"  verified on {result.verified_samples} samples: {figure(name, value)}"
+    if result.figures_before[name] != value:
+        verified += f" ({shown(name, result.figures_before[name])} before)"
+    form = f"opset {result.opset}, IR {result.ir_version}" if result.format == "onnx" else "format ort"
+    precision = result.precision
+    if result.backbone_precision != "float32":
+        precision += f" behind a backbone in {result.backbone_precision}"
     finish(
         as_json,
         result,
-        f"{result.model} is ready: {result.size_mb:.1f} MB, opset {result.opset}, IR {result.ir_version}",
-        f"  verified on {result.verified_samples} samples: logits differ by {result.largest_difference:.1e} at most, "
-        + ", ".join(figure(name, value) for name, value in list(result.figures.items())[:1]),
+        f"{result.model} is ready: {result.size_mb:.1f} MB, {precision}, {form}",
+        f"{verified}, logits differ by {result.largest_difference:.1e} at most",
         f"next: edgetl predict {result.model} INPUT",
     )

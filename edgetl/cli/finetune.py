@@ -78,7 +78,7 @@ from edgetl.figures import figure, metrics_of
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Whether views of pictures may be mirrored.")
 @click.option(
     "--cache-precision",
-    type=click.Choice(choices.PRECISIONS),
+    type=click.Choice(choices.CACHE_PRECISIONS),
     default="float32",
     show_default=True,
     help="float16 halves the cache and rounds the features.",

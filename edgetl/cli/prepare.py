@@ -101,6 +101,19 @@ from edgetl.cli.reporting import finish, reporting
     type=click.Choice(choices.LOSSES),
     help="What is minimised.  [default: the task's]",
 )
+@click.option(
+    "--backbone",
+    type=click.Choice(choices.BACKBONE_PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="int8 quantises the frozen part, so that the head is trained on the features it will be deployed with.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(),
+    metavar="DATA",
+    help="Of --backbone int8: samples, labelled or not, that show the ranges of activations.  [default: --labels-from]",
+)
 @click.option("--force", is_flag=True, help="Replace a prepared directory at --out.")
 @json_option
 def prepare(source: str, as_json: bool, **options: Any) -> None:

@@ -27,16 +27,19 @@ from edgetl.artifacts import (
     TensorSpec,
     save_manifest,
 )
-from edgetl.choices import MODALITIES, TASKS, check_choice
-from edgetl.data import label_names
-from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT
+from edgetl.choices import BACKBONE_PRECISIONS, MODALITIES, TASKS, check_choice
+from edgetl.data import Sample, Wanted, label_names, open_inputs
+from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, open_decoder
 from edgetl.errors import EdgetlError, ModelError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.targets import OUTPUTS_ARE
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgetl.preparation.decompose import Obstacle
     from edgetl.preparation.heads import Network
+    from edgetl.preparation.sources import LoadedModel
     from edgetl.preparation.split import Parts
 
 
@@ -92,6 +95,8 @@ def prepare(
     audio: Mapping[str, Any] | None = None,
     task: str = "classification",
     loss: str | None = None,
+    backbone: str = "float32",
+    calibration: str | Path | None = None,
     force: bool = False,
     on_event: OnEvent = ignore,
 ) -> PrepareResult:
@@ -122,6 +127,9 @@ def prepare(
         task: `classification` (each sample has one class), `multilabel` (any number of them) or
             `regression` (one or more numbers).
         loss: default cross-entropy, binary cross-entropy or mean squared error; `l1` for regression.
+        backbone: `int8` quantises the frozen part before any training, so that the head is trained on just the
+            features that the deployed backbone will give; with ranges from `calibration`, samples that need
+            no labels (default `labels_from`).
         force: replace a prepared directory at `out`.
 
     Raises:
@@ -130,6 +138,10 @@ def prepare(
     started = time.monotonic()
     target = Path(out)
     loss = _loss(task, loss)
+    check_choice("backbone precision", backbone, BACKBONE_PRECISIONS)
+    calibration = calibration or labels_from
+    if backbone == "int8" and calibration is None:
+        raise EdgetlError("--backbone int8 takes the ranges of activations from samples: give --calibration DATA")
     names, count = _labels(task, labels, labels_from, label_column, classes)
     storage.refuse_existing(target, force=force, marker=MANIFEST)
 
@@ -163,6 +175,8 @@ def prepare(
 
     if found := obstacles(parts.trainable, trainable):
         raise ModelError(_hindered(found, network))
+    if backbone == "int8" and parts.backbone is None:
+        raise ModelError("nothing is frozen before the first layer that trains, so --backbone int8 has no backbone")
 
     with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
         entrance = parts.inputs[0]
@@ -176,7 +190,13 @@ def prepare(
         else:
             build_array(entrance.shape, entrance.name, directory / PREPROCESS)
         if parts.backbone is not None:
-            (directory / BACKBONE).write_bytes(parts.backbone.SerializeToString())
+            frozen = parts.backbone
+            if backbone == "int8":
+                on_event(Stage("quantising the backbone"))
+                wanted = Wanted(loaded.modality, task, shape=entrance.shape if loaded.modality == ARRAY else None)
+                samples = open_inputs(calibration or "", wanted)
+                frozen = _in_int8(frozen, parts, loaded, spectrogram, samples, directory)
+            (directory / BACKBONE).write_bytes(frozen.SerializeToString())
         (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
         on_event(Stage("generating gradients"))
         optimizer = Optimizer()
@@ -208,6 +228,7 @@ def prepare(
             ir_version=defaults.IR_VERSION,
             audio=spectrogram,
             text=loaded.text,
+            backbone_precision=backbone,
             files={file.relative_to(directory).as_posix(): storage.sha256_file(file) for file in files},
         )
         save_manifest(directory, manifest)
@@ -231,6 +252,21 @@ def prepare(
         seconds=time.monotonic() - started,
         peak_rss_mb=runtime.peak_rss_mb(),
     )
+
+
+def _in_int8(
+    backbone: onnx.ModelProto,
+    parts: Parts,
+    loaded: LoadedModel,
+    audio: AudioPreprocessing | None,
+    samples: Sequence[Sample],
+    directory: Path,
+) -> onnx.ModelProto:
+    from edgetl.quantization import calibration_feeds, to_int8
+
+    decode = open_decoder(loaded.modality, parts.inputs, audio, loaded.text, loaded.tokenizer)
+    names = [spec.name for spec in parts.inputs]
+    return to_int8(backbone, calibration_feeds(samples, decode, directory / PREPROCESS, names, seed=defaults.SEED))
 
 
 def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessing | None) -> tuple[TensorSpec, ...]:
