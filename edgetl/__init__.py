@@ -18,6 +18,7 @@ _EXPORTS = {
     "deploy": "edgetl.deployment",
     "evaluate": "edgetl.deployed",
     "predict": "edgetl.deployed",
+    "benchmark": "edgetl.benchmarking",
     "describe": "edgetl.inspection",
     "write_report": "edgetl.report",
     "compare_runs": "edgetl.runs",
@@ -28,6 +29,7 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from edgetl.benchmarking import benchmark as benchmark
     from edgetl.deployed import DeployedModel as DeployedModel
     from edgetl.deployed import evaluate as evaluate
     from edgetl.deployed import predict as predict

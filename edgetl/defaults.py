@@ -28,3 +28,4 @@ MAX_AUDIO_SAMPLES = 100_000_000  # and a recording: 35 minutes at 48 kHz
 PROOF_SAMPLES = 256  # training samples that stand in for validation data when deploy() compares logits
 CALIBRATION_SAMPLES = 128  # from which quantisation takes the ranges of activations
 MAX_DROP = 1.0  # points of the leading figure that a deployed file may lose against the trained network
+BENCHMARK_SECONDS = 3.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgetl.figures import called, figure, leading, shown
 
 if TYPE_CHECKING:
+    from edgetl.benchmarking import Benchmark
     from edgetl.deployed import Prediction
     from edgetl.report import ReportResult
     from edgetl.runs import RunSummary
@@ -61,6 +62,15 @@ def report_lines(result: ReportResult) -> Iterator[str]:
         )
     for plot in result.plots:
         yield f"  {plot}"
+
+
+def timings_table(found: Benchmark) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Heads and rows for `console.table`."""
+    rows = [
+        (f"{t.batch}", t.how, f"{t.median_ms:.1f}", f"{t.p95_ms:.1f}", f"{t.per_second:.1f}", f"{t.calls}")
+        for t in found.timings
+    ]
+    return (">at once", "as", ">median ms", ">p95 ms", ">per second", ">measured"), rows
 
 
 def runs_table(found: Sequence[RunSummary]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:

@@ -123,6 +123,12 @@ class PlacedSession:
         found: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         return found
 
+    @property
+    def inputs(self) -> Sequence[Any]:
+        """The model's inputs, each with `name`, `type` and `shape`."""
+        found: Sequence[Any] = self._session.get_inputs()
+        return found
+
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run as `InferenceSession.run` does."""
         found: list[NDArray[Any]] = self._session.run(outputs, feeds)

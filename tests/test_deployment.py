@@ -108,6 +108,110 @@ def test_an_unfinished_run_and_other_paths(digits_run: Path, tmp_path: Path) -> 
         deploy(digits_run, out=tmp_path)
 
 
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_less_precision_is_measured_and_recorded(digits_run: Path, tmp_path: Path, precision: str) -> None:
+    whole = deploy(digits_run, out=tmp_path / "whole.onnx")
+    result = deploy(digits_run, out=tmp_path / "model.onnx", precision=precision, max_drop=10)
+    assert result.size_mb < 0.7 * whole.size_mb
+    assert result.largest_difference > 0
+    assert result.figures_before == whole.figures
+    assert result.drop == pytest.approx(100 * (whole.accuracy - result.accuracy))
+    deployed = DeployedModel(tmp_path / "model.onnx")
+    assert deployed.provenance["precision"] == precision
+    assert deployed(np.zeros((9, 9, 3), np.uint8))[0].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_classifier_stays_float_unless_asked(digits_run: Path, tmp_path: Path) -> None:
+    deploy(digits_run, out=tmp_path / "a.onnx", precision="int8", max_drop=10)
+    deploy(digits_run, out=tmp_path / "b.onnx", precision="int8", quantize_head=True, max_drop=10)
+    names = [{tensor.name for tensor in onnx.load(tmp_path / file).graph.initializer} for file in ("a.onnx", "b.onnx")]
+    assert "10.weight" in names[0]
+    assert "10.weight" not in names[1]
+
+
+def test_a_drop_that_is_too_large_leaves_no_file(
+    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scrambled(model: onnx.ModelProto) -> onnx.ModelProto:
+        for tensor in model.graph.initializer:
+            if tensor.name == "10.weight":
+                tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), tensor.name))
+        return model
+
+    # a file that is wrong enough, in place of a conversion that is bad enough
+    monkeypatch.setattr("edgetl.quantization.to_float16", scrambled)
+    with pytest.raises(DeployError, match=r"in float16, validation accuracy falls from .* by .* points where 1 are"):
+        deploy(digits_run, out=tmp_path / "model.onnx", precision="float16")
+    assert list(tmp_path.iterdir()) == []
+    assert deploy(digits_run, out=tmp_path / "model.onnx", precision="float16", max_drop=100).drop > 1
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_a_file_for_tensors_takes_batches_and_tells_how_to_make_them(
+    digits_run: Path, digits: Path, tmp_path: Path, batch: int | None
+) -> None:
+    import base64
+
+    import onnxruntime
+
+    file, whole = tmp_path / "tensor.onnx", tmp_path / "model.onnx"
+    deploy(digits_run, out=file, input="tensor", batch=batch)
+    deploy(digits_run, out=whole)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [batch or "batch", 1, 24, 24]
+    # as another program would use it, with nothing of edgetl's but the file
+    metadata = session.get_modelmeta().custom_metadata_map
+    preprocess = onnxruntime.InferenceSession(
+        base64.b64decode(metadata["preprocess.onnx"]), providers=["CPUExecutionProvider"]
+    )
+    pictures = [read_rgb(path.read_bytes()) for path in sorted((digits / "test" / "7").iterdir())[:3]]
+    tensors = np.concatenate([preprocess.run(None, {"image": picture})[0] for picture in pictures])
+    probabilities, _ = session.run(None, {session.get_inputs()[0].name: tensors})
+    expected = np.stack([DeployedModel(whole)(picture)[0] for picture in pictures])
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    found, same = (predict(path, [digits / "test" / "7"])[5] for path in (file, whole))
+    assert (found.label, found.probability) == (same.label, pytest.approx(same.probability))
+
+
+def test_the_format_of_onnxruntime_mobile(digits_run: Path, digits: Path, tmp_path: Path) -> None:
+    result = deploy(digits_run, out=tmp_path / "model.ort")
+    assert result.format == "ort"
+    assert (tmp_path / "model.ort").read_bytes()[4:8] == b"ORTM"
+    deploy(digits_run, out=tmp_path / "model.onnx")
+    assert DeployedModel(tmp_path / "model.ort").provenance == DeployedModel(tmp_path / "model.onnx").provenance
+    figures = [evaluate(tmp_path / name, digits).figures for name in ("model.ort", "model.onnx")]
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 2}, "--input raw takes one sample"),
+        ({"quantize_head": True}, "is for --precision int8"),
+        ({"precision": "int4"}, "there is no precision 'int4'"),
+        ({"input": "file"}, "there is no input 'file'"),
+        ({"format": "tflite"}, "there is no format 'tflite'"),
+        ({"max_drop": -1}, "max_drop must lie between"),
+    ],
+)
+def test_forms_that_are_refused(digits_run: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(EdgetlError, match=message):
+        deploy(digits_run, out=tmp_path / "model.onnx", **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_metadata_tell_artifacts_run_and_data(digits_run: Path, digits_artifacts: Path, digits_model: Path) -> None:
+    from edgetl.artifacts import load_artifacts
+    from edgetl.deployment.compose import run_hash, samples_hash
+
+    provenance = DeployedModel(digits_model).provenance
+    assert provenance["artifacts_sha256"] == load_artifacts(digits_artifacts).sha256
+    assert provenance["run_sha256"] == run_hash(Run(digits_run))
+    assert provenance["samples_sha256"] == samples_hash(Run(digits_run))
+    assert provenance["preprocessing"]["resize"] == "squash"
+    assert provenance["input"].startswith("uint8 RGB picture")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not a model"])
 def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:

@@ -20,7 +20,7 @@ DEVICE_MODULES = sorted(
 ORDER = ["errors", "choices", "defaults", "metrics", "schema", "events", "storage", "artifacts", "targets",
          "schedule", "rate", "runtime", "machine", "providers", "graphs", "initialization", "data",
          "engines", "quantization", "features", "run", "runs", "report", "loop", "settings", "train", "deployed",
-         "deployment", "inspection", "doctor", "console", "outline", "cli"]  # fmt: skip
+         "benchmarking", "deployment", "inspection", "doctor", "console", "outline", "cli"]  # fmt: skip
 
 BLOCK = """
 import sys

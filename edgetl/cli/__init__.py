@@ -10,7 +10,7 @@ from edgetl.cli.finetune import finetune
 from edgetl.cli.look import inspect, report, runs
 from edgetl.cli.machine import demo, doctor
 from edgetl.cli.prepare import prepare
-from edgetl.cli.use import evaluate, predict
+from edgetl.cli.use import benchmark, evaluate, predict
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,5 +19,5 @@ def main() -> None:
     """Transfer learning on the edge: prepare with PyTorch, fine-tune and deploy without it."""
 
 
-for command in (prepare, finetune, deploy, evaluate, predict, inspect, report, runs, doctor, demo):
+for command in (prepare, finetune, deploy, evaluate, predict, benchmark, inspect, report, runs, doctor, demo):
     main.add_command(command)

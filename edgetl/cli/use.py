@@ -68,3 +68,37 @@ def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) 
     finish(
         as_json, {"model": model, "predictions": results}, *(f"{item.input}: {outline.told(item)}" for item in results)
     )
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, max=3600),
+    default=defaults.BENCHMARK_SECONDS,
+    show_default=True,
+    help="How long each number of samples at once is measured.",
+)
+@provider_options
+@threads_option
+@json_option
+def benchmark(model: str, as_json: bool, **options: Any) -> None:
+    """Measure how long MODEL, any ONNX file, takes to load and to answer here, and its memory."""
+    with reporting(as_json):
+        import edgetl
+        from edgetl import outline
+        from edgetl.console import table
+
+        result = edgetl.benchmark(model, **options)
+    heads, rows = outline.timings_table(result)
+    finish(
+        as_json,
+        result,
+        f"{result.model}: {result.size_mb:.1f} MB, loads in {result.load_ms:.0f} ms, first answer in "
+        f"{result.first_ms:.1f} ms",
+        f"  {result.peak_rss_mb:.0f} MB at most, of which {result.base_rss_mb:.0f} MB without the model; "
+        f"{result.threads} threads, {result.onnxruntime}",
+        f"  given {', '.join(result.inputs)}",
+        *outline.placements({"the model": result.placement}),
+        *table(heads, rows),
+    )
