@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "prepare": "edgetl.preparation",
     "finetune": "edgetl.train",
+    "plan": "edgetl.planning",
     "deploy": "edgetl.deployment",
     "evaluate": "edgetl.deployed",
     "predict": "edgetl.deployed",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from edgetl.deployment import deploy as deploy
     from edgetl.errors import EdgetlError as EdgetlError
     from edgetl.inspection import describe as describe
+    from edgetl.planning import plan as plan
     from edgetl.preparation import prepare as prepare
     from edgetl.report import write_report as write_report
     from edgetl.runs import compare_runs as compare_runs

@@ -222,8 +222,8 @@ class Head:
 
 
 @dataclass(frozen=True)
-class StepMemory:
-    """What a training step of the portable engine holds at once, 10^6 bytes: `fixed_mb + N·per_sample_mb`."""
+class GraphMemory:
+    """What a graph holds at once at most for a batch of N, 10^6 bytes: `fixed_mb + N·per_sample_mb`."""
 
     fixed_mb: float
     per_sample_mb: float
@@ -251,6 +251,9 @@ class Manifest:
             and behind the boundary.
         engines: those that can train it.
         head: None if it is not a single linear layer.
+        step_memory: of a step of the portable engine: parameters, state, gradients, and the values kept for the
+            way back.
+        backbone_memory: of the frozen part: its weights and the values that live at once.
         backbone_precision: `float32`, or `int8` where prepare quantised the frozen part.
         files: SHA-256 of every other file, by path relative to the directory.
     """
@@ -277,10 +280,11 @@ class Manifest:
     ir_version: int
     files: dict[str, str]
     head: Head | None = None
-    step_memory: StepMemory | None = None
+    step_memory: GraphMemory | None = None
     audio: AudioPreprocessing | None = None
     text: TextPreprocessing | None = None
     backbone_precision: str = "float32"
+    backbone_memory: GraphMemory | None = None
 
 
 @dataclass(frozen=True)

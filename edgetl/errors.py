@@ -6,7 +6,9 @@ EdgetlError
 ├── ArtifactsError   a prepared directory: missing, altered, from a newer edgetl
 ├── EngineError      no engine, two that clash, or one that refuses
 ├── RunError         a run directory: in the way, unfinished, not resumable
-└── DeployError      the deployed file does not agree with the run
+├── DeployError      the deployed file does not agree with the run
+├── DeviceError      a device's profile, or a job that is too large for the device
+└── RemoteError      another machine: not reached, or it refuses what is asked of it
 """
 
 
@@ -36,3 +38,11 @@ class RunError(EdgetlError):
 
 class DeployError(EdgetlError):
     """A deployed model cannot be written, read, or does not agree with its run."""
+
+
+class DeviceError(EdgetlError):
+    """A device's profile cannot be read, or the device is too small for what is asked of it."""
+
+
+class RemoteError(EdgetlError):
+    """Another machine cannot be reached, or what is asked of it cannot be done there."""

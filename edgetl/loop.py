@@ -21,6 +21,7 @@ from edgetl.initialization import head_inputs, prototype, ridge
 from edgetl.providers import Provider
 from edgetl.rate import LEFT_OUT, TRIAL_STEPS, find_rate
 from edgetl.run import BEST, LAST, Checkpoint, Run, RunArgs, Validation
+from edgetl.runtime import return_memory
 from edgetl.schedule import learning_rate
 from edgetl.targets import TargetEncoder, answers, balanced_weights, figures
 
@@ -46,6 +47,11 @@ class Job:
     threads: int
     provider: Provider
     on_event: OnEvent
+
+    @property
+    def at_once(self) -> int:
+        """How many samples are computed at once."""
+        return self.args.micro_batch or self.args.batch_size
 
     @property
     def encoder(self) -> TargetEncoder:
@@ -92,7 +98,8 @@ def initial_head(job: Job) -> dict[str, NDArray[np.float32]]:
 
     def batches() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         for batch in _chunks(order, defaults.INIT_BATCH):
-            yield enter(job.features.batch(batch)), plain(job.labels[batch])[0]
+            entering = [enter(job.features.batch(part)) for part in _chunks(batch, job.at_once)]
+            yield np.concatenate(entering), plain(job.labels[batch])[0]
 
     found = prototype(batches) if job.args.init == "prototype" else ridge(batches, encode.task)
     head = job.prepared.manifest.head
@@ -139,10 +146,8 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
         loss, measured = measure(job, engine)
         end = EpochEnd(epoch, args.epochs, train_loss, time.monotonic() - started, loss, measured, args.metric)
         history = (*history, end)
-        checkpoint = Checkpoint(epoch, engine.parameters(), engine.state(), history)
-        if best_epoch(history, args.metric) is end:
-            run.write_checkpoint(BEST, checkpoint)
-        run.write_checkpoint(LAST, checkpoint)
+        _write_checkpoints(run, engine, args, history)
+        return_memory()
         run.write_results(history)
         job.on_event(end)
 
@@ -171,6 +176,13 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
             job.on_event(EpochProgress(epoch, args.epochs, step + 1, per_epoch, total / seen))
         finish(epoch, total / seen, started)
     return history
+
+
+def _write_checkpoints(run: Run, engine: Engine, args: RunArgs, history: tuple[EpochEnd, ...]) -> None:
+    checkpoint = Checkpoint(history[-1].epoch, engine.parameters(), engine.state(), history)
+    if best_epoch(history, args.metric) is history[-1]:
+        run.write_checkpoint(BEST, checkpoint)
+    run.write_checkpoint(LAST, checkpoint)
 
 
 def measure(job: Job, engine: Engine) -> tuple[float | None, dict[str, float | None]]:
@@ -203,7 +215,7 @@ def _evaluate(job: Job, engine: Engine, rows: NDArray[np.int64]) -> tuple[float,
     encode = job.encoder
     loss = 0.0
     logits = []
-    for batch in _chunks(rows, job.args.batch_size):
+    for batch in _chunks(rows, job.at_once):
         batch_loss, batch_logits = engine.evaluate(job.features.batch(batch), *encode(job.labels[batch]))
         loss += batch_loss * len(batch)
         logits.append(batch_logits)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgetl.figures import called, figure, leading, shown
@@ -11,6 +12,8 @@ from edgetl.figures import called, figure, leading, shown
 if TYPE_CHECKING:
     from edgetl.benchmarking import Benchmark
     from edgetl.deployed import Prediction
+    from edgetl.devices import Device
+    from edgetl.planning import Plan
     from edgetl.report import ReportResult
     from edgetl.runs import RunSummary
 
@@ -71,6 +74,60 @@ def timings_table(found: Benchmark) -> tuple[Sequence[str], Sequence[Sequence[st
         for t in found.timings
     ]
     return (">at once", "as", ">median ms", ">p95 ms", ">per second", ">measured"), rows
+
+
+def devices_table(found: Mapping[str, Device]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Heads and rows for `console.table`."""
+    rows = [
+        (
+            name,
+            device.title,
+            device.architecture,
+            f"{device.cores}",
+            f"{device.memory_mb:,.0f}",
+            f"{device.training_memory_mb:,.0f}",
+            ", ".join(device.engines) or "-",
+            ", ".join(provider.name for provider in device.providers),
+        )
+        for name, device in found.items()
+    ]
+    return ("name", "device", "architecture", ">cores", ">memory MB", ">to train", "engines", "providers"), rows
+
+
+def device(found: Device) -> Iterator[str]:
+    """A profile, each figure with its source."""
+    for field in dataclasses.fields(found):
+        if field.name == "sources":
+            continue
+        value = getattr(found, field.name)
+        if field.name == "providers":
+            value = [f"{item.name} ({item.package or 'no package'})" for item in value]
+        yield f"{field.name}: {_short(list(value) if isinstance(value, tuple) else value)}"
+        yield f"    {found.sources[field.name]}"
+
+
+def plan_lines(found: Plan) -> Iterator[str]:
+    """Whether a job fits a device, and how, or why not."""
+    if found.fits:
+        parts = "" if found.micro_batch >= found.batch_size else f", {found.micro_batch} at once"
+        yield (
+            f"{found.artifacts} fits {found.title}: {found.engine}, {found.threads} threads, "
+            f"batches of {found.batch_size}{parts}"
+        )
+    else:
+        yield f"{found.artifacts} does not fit {found.title}:"
+        for problem in found.problems:
+            yield f"  {problem}"
+    if found.memory is not None:
+        yield (
+            f"  memory: {found.memory.features_mb:,.0f} MB to compute features, {found.memory.training_mb:,.0f} MB to "
+            f"train, of {found.budget_mb:,.0f} MB; at most {found.largest_micro_batch} samples fit at once"
+        )
+    if found.disk_mb is not None and found.cache_mb is not None:
+        yield (
+            f"  disk: {found.disk_mb:,.0f} MB of {found.storage_mb:,.0f}, of which {found.cache_mb:,.0f} MB features of "
+            f"{found.images:,} samples"
+        )
 
 
 def runs_table(found: Sequence[RunSummary]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import sys
@@ -138,6 +139,16 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def return_memory() -> None:
+    """Give freed memory back to the operating system, where the C library (glibc) keeps it otherwise."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_rss_mb() -> float:

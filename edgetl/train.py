@@ -252,11 +252,15 @@ def finetune(
         training_started = time.monotonic()
         is_new = not (resume and (run.path / LAST).is_file())
         initial = initial_head(job) if is_new else {}
+        runtime.return_memory()
         if args.lr == 0:
             job = replace(job, args=replace(args, lr=find_learning_rate(job)))
         last = begin(run, job.args, samples, resume=resume, force=force)
         session = job.open_engine(last.engine_state if last else None, initial)
         history = train(job, run, session, last)
+        placement = {"features": features.placement, "training": session.placement}
+        del last, session  # the proof opens another engine, and needs their memory
+        runtime.return_memory()
         best = best_epoch(history, job.args.metric)
         proof = prove(job, run)
         measured = answers(manifest.task, proof.logits, job.encoder)
@@ -280,8 +284,8 @@ def finetune(
             training_seconds=time.monotonic() - training_started,
             seconds=time.monotonic() - started,
             peak_rss_mb=runtime.peak_rss_mb(),
-            engine=session.name,
-            placement={"features": features.placement, "training": session.placement},
+            engine=engine,
+            placement=placement,
             rejected=tuple((item.name, item.reason) for item in features.rejected),
         )
         run.write_metrics({**schema.to_json(result), "machine": schema.to_json(this_machine())})

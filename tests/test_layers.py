@@ -19,7 +19,7 @@ DEVICE_MODULES = sorted(
 # lower may not know of higher
 ORDER = ["errors", "choices", "defaults", "metrics", "schema", "events", "storage", "artifacts", "targets",
          "schedule", "rate", "runtime", "machine", "providers", "graphs", "initialization", "data",
-         "engines", "quantization", "features", "run", "runs", "report", "loop", "settings", "train", "deployed",
+         "engines", "devices", "planning", "quantization", "features", "run", "runs", "report", "loop", "settings", "train", "deployed",
          "benchmarking", "deployment", "inspection", "doctor", "console", "outline", "cli"]  # fmt: skip
 
 BLOCK = """

@@ -6,6 +6,7 @@ import click
 
 from edgetl import __version__
 from edgetl.cli.deploy import deploy
+from edgetl.cli.devices import devices, plan
 from edgetl.cli.finetune import finetune
 from edgetl.cli.look import inspect, report, runs
 from edgetl.cli.machine import demo, doctor
@@ -19,5 +20,19 @@ def main() -> None:
     """Transfer learning on the edge: prepare with PyTorch, fine-tune and deploy without it."""
 
 
-for command in (prepare, finetune, deploy, evaluate, predict, benchmark, inspect, report, runs, doctor, demo):
+for command in (
+    prepare,
+    plan,
+    finetune,
+    deploy,
+    evaluate,
+    predict,
+    benchmark,
+    inspect,
+    report,
+    runs,
+    doctor,
+    devices,
+    demo,
+):
     main.add_command(command)

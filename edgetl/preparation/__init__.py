@@ -20,10 +20,10 @@ from edgetl.artifacts import (
     TOKENIZER,
     TRAINABLE,
     AudioPreprocessing,
+    GraphMemory,
     Manifest,
     Optimizer,
     Preprocessing,
-    StepMemory,
     TensorSpec,
     save_manifest,
 )
@@ -148,6 +148,7 @@ def prepare(
     from edgetl.preparation import gradients, heads, policy, split
     from edgetl.preparation.audio import audio_preprocessing, build_audio
     from edgetl.preparation.decompose import obstacles
+    from edgetl.preparation.memory import graph_memory
     from edgetl.preparation.preprocess import build_array, build_preprocess, build_unchanged
     from edgetl.preparation.sources import load_source, modality_of
 
@@ -229,6 +230,7 @@ def prepare(
             audio=spectrogram,
             text=loaded.text,
             backbone_precision=backbone,
+            backbone_memory=None if parts.backbone is None else graph_memory(parts.backbone, length=length),
             files={file.relative_to(directory).as_posix(): storage.sha256_file(file) for file in files},
         )
         save_manifest(directory, manifest)
@@ -302,20 +304,20 @@ def _hindered(found: Sequence[Obstacle], network: Network) -> str:
 
 def _lower(
     parts: Parts, loss: str, optimizer: Optimizer, directory: Path, on_event: OnEvent
-) -> tuple[tuple[str, ...], StepMemory | None]:
+) -> tuple[tuple[str, ...], GraphMemory | None]:
     """Write what the portable engine needs, if every operator can be lowered; return the engines that can train,
     and what a step takes."""
     import onnx
 
     from edgetl.preparation.lower import missing, write_portable
-    from edgetl.preparation.memory import step_memory
+    from edgetl.preparation.memory import graph_memory
 
     training = onnx.load(directory / ORT_TRAINING_MODEL)
     if lacking := missing(training):
         on_event(Note(f"only onnxruntime-training can train this, for want of rules for: {', '.join(lacking)}"))
         return ("ort-training",), None
     write_portable(directory, training, parts.trainable, parts.parameters, loss, optimizer)
-    return ("ort-training", "portable"), step_memory(onnx.load(directory / PORTABLE_TRAIN_STEP))
+    return ("ort-training", "portable"), graph_memory(onnx.load(directory / PORTABLE_TRAIN_STEP))
 
 
 def _loss(task: str, loss: str | None) -> str:

@@ -1,4 +1,4 @@
-"""How much memory a training step takes: its graph, walked node by node."""
+"""How much memory a graph takes: it is walked node by node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper
 
-from edgetl.artifacts import StepMemory
+from edgetl.artifacts import GraphMemory
 from edgetl.graphs import node_inputs
 from edgetl.preparation.decompose.builder import Dim
 from edgetl.preparation.lower.observe import Value, observe
@@ -25,16 +25,25 @@ _IN_PLACE = {
 SMALL, LARGE = 8, 16
 
 
-def step_memory(train_step: onnx.ModelProto) -> StepMemory:
-    """Return what a step holds at once at most: parameters, state, gradients, and values kept for the way back.
+def graph_memory(model: onnx.ModelProto, *, length: int = 1) -> GraphMemory:
+    """Return what a graph holds at once at most: inputs, outputs, weights, and the values that are still to be read.
 
     A value takes memory from the node that makes it to the last that reads it, in the order of the
     graph. What grows with the batch is what the peaks of two batches differ by.
+
+    Args:
+        length: of the inputs' axes that differ from sample to sample, as the length of texts may.
     """
-    values = observe(train_step)
-    peaks = {batch: _peak(train_step.graph, values, batch) for batch in (SMALL, LARGE)}
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    for value in sized.graph.input:
+        for dim in value.type.tensor_type.shape.dim[1:]:
+            if not dim.HasField("dim_value"):
+                dim.dim_value = length
+    values = observe(sized)
+    peaks = {batch: _peak(sized.graph, values, batch) for batch in (SMALL, LARGE)}
     per_sample = (peaks[LARGE] - peaks[SMALL]) / (LARGE - SMALL)
-    return StepMemory(fixed_mb=(peaks[SMALL] - SMALL * per_sample) / 1e6, per_sample_mb=per_sample / 1e6)
+    return GraphMemory(fixed_mb=(peaks[SMALL] - SMALL * per_sample) / 1e6, per_sample_mb=per_sample / 1e6)
 
 
 def _peak(graph: onnx.GraphProto, values: Mapping[str, Value], batch: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetl.artifacts import Manifest, StepMemory, load_artifacts
+from edgetl.artifacts import Manifest, GraphMemory, load_artifacts
 from edgetl.engines.base import FEWEST_AT_ONCE, MICRO_BATCH_MB, choose_micro_batch, micro_batches
 
 
@@ -17,7 +17,7 @@ def manifest(digits_artifacts: Path) -> Manifest:
 
 
 def taking(manifest: Manifest, per_sample_mb: float, fixed_mb: float = 10.0) -> Manifest:
-    return replace(manifest, step_memory=StepMemory(fixed_mb, per_sample_mb))
+    return replace(manifest, step_memory=GraphMemory(fixed_mb, per_sample_mb))
 
 
 def test_small_steps_stay_whole(manifest: Manifest) -> None:

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.graphs import make_model
-from edgetl.preparation.memory import _length, step_memory
+from edgetl.preparation.memory import _length, graph_memory
 
 
 def graph(*nodes: onnx.NodeProto, outputs: tuple[str, ...]) -> onnx.ModelProto:
@@ -30,7 +30,7 @@ def test_values_live_from_the_node_that_makes_them_to_the_last_that_reads_them()
         helper.make_node("ReduceSum", ["d"], ["y"], keepdims=0),
         outputs=("y",),
     )
-    found = step_memory(model)
+    found = graph_memory(model)
     assert found.per_sample_mb == pytest.approx(4 * (250 + 500 + 500) / 1e6)
     assert found.fixed_mb == pytest.approx(4 * (250 * 500 + 1) / 1e6)
 
@@ -41,8 +41,8 @@ def test_what_is_read_later_is_kept() -> None:
         nodes.append(helper.make_node("Softplus", [f"a{i}"], [f"a{i + 1}"]))
     ending = [helper.make_node("ReduceSum", ["a5"], ["y"], keepdims=0)]
     kept = [helper.make_node("Sum", [f"a{i}" for i in range(6)], ["z"])]
-    alone = step_memory(graph(*nodes, *ending, outputs=("y",))).per_sample_mb
-    held = step_memory(graph(*nodes, *kept, outputs=("z",))).per_sample_mb
+    alone = graph_memory(graph(*nodes, *ending, outputs=("y",))).per_sample_mb
+    held = graph_memory(graph(*nodes, *kept, outputs=("z",))).per_sample_mb
     assert alone == pytest.approx(4 * (250 + 2 * 500) / 1e6)
     assert held == pytest.approx(4 * (250 + 6 * 500 + 500) / 1e6)
 

@@ -1,0 +1,249 @@
+"""plan(): will a job fit a device, and in which form? From the sizes in the manifest, before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.artifacts import Artifacts, GraphMemory, Manifest, load_artifacts
+from edgetl.choices import CACHE_PRECISIONS, check_choice, check_range
+from edgetl.devices import Device, load_device
+from edgetl.errors import DeviceError
+
+LARGEST_BATCH = 1024
+_INDEX_BYTES = 24
+"""Of a sample in the index of the feature cache."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Predicted largest resident memory of a process, 10^6 bytes, while it computes features and while it trains."""
+
+    features_mb: float
+    training_mb: float
+
+    @property
+    def peak_mb(self) -> float:
+        """The larger of the two."""
+        return max(self.features_mb, self.training_mb)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a job runs on a device, or why it does not.
+
+    Attributes:
+        device: its name; `title` is what it is.
+        engine: what trains there; None if nothing can.
+        threads: how many compute; fewer than the device's where memory is short.
+        batch_size: samples of a step, computed `micro_batch` at once.
+        memory: predicted for that; None if nothing can train.
+        budget_mb: what the training process may take, 10^6 bytes.
+        largest_micro_batch: the largest power of two whose samples fit at once; 0 if none does.
+        cache_mb, disk_mb: of the features of `images` samples, and of those, the prepared directory and the
+            run together; None if their number was not given.
+        problems: what stands in the way, a sentence each; empty if the job fits.
+    """
+
+    artifacts: str
+    device: str
+    title: str
+    engine: str | None
+    threads: int
+    batch_size: int
+    micro_batch: int
+    memory: Memory | None
+    budget_mb: float
+    largest_micro_batch: int
+    images: int | None
+    cache_mb: float | None
+    disk_mb: float | None
+    storage_mb: float
+    problems: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing stands in the way."""
+        return not self.problems
+
+
+def plan(
+    artifacts: str | Path,
+    *,
+    device: str = "this",
+    images: int | None = None,
+    engine: str | None = None,
+    batch_size: int | None = None,
+    cache_precision: str | None = None,
+    memory_mb: float | None = None,
+) -> Plan:
+    """Predict whether a prepared directory can be trained on a device, and how.
+
+    Args:
+        device: a profile's name, a file, or `this` for the machine it runs on.
+        images: how many samples, views included; for the disk that their features take.
+        engine, batch_size, cache_precision: default the device's.
+        memory_mb: what the training process may take, 10^6 bytes; default the device's.
+
+    Raises:
+        ArtifactsError, DeviceError: they cannot be read.
+    """
+    profile = load_device(device)
+    if cache_precision is not None:
+        check_choice("cache_precision", cache_precision, CACHE_PRECISIONS)
+    for name, value in (("images", images), ("batch_size", batch_size), ("memory_mb", memory_mb)):
+        if value is not None:
+            check_range(name, value, 1, 1e12)
+    return plan_for(
+        load_artifacts(Path(artifacts)),
+        profile,
+        name=device,
+        images=images,
+        engine=engine,
+        batch_size=batch_size,
+        cache_precision=cache_precision,
+        memory_mb=memory_mb,
+    )
+
+
+def plan_for(
+    prepared: Artifacts,
+    device: Device,
+    *,
+    name: str,
+    images: int | None = None,
+    engine: str | None = None,
+    batch_size: int | None = None,
+    cache_precision: str | None = None,
+    memory_mb: float | None = None,
+) -> Plan:
+    """Do as `plan`, with what has been read."""
+    manifest = prepared.manifest
+    batch_size = batch_size or device.batch_size
+    budget = memory_mb or device.training_memory_mb
+    problems = []
+    chosen, problem = _engine(manifest, device, name, engine)
+    if problem:
+        problems.append(problem)
+    threads, micro_batch, memory, largest = device.threads, 0, None, 0
+    if chosen is not None:
+        while threads > 1 and predict(manifest, chosen, threads, 1).features_mb > budget:
+            threads -= 1
+        fitting = [
+            size for size in _powers(LARGEST_BATCH) if predict(manifest, chosen, threads, size).peak_mb <= budget
+        ]
+        largest = max(fitting, default=0)
+        micro_batch = min(largest, batch_size) or 1
+        memory = predict(manifest, chosen, threads, micro_batch)
+        problems.extend(_too_large(manifest, memory, budget, name))
+    cache_mb = disk_mb = None
+    if images is not None:
+        cache_mb = images * _cached_bytes(manifest, cache_precision or device.cache_precision) / 1e6
+        disk_mb = cache_mb + _directory_mb(prepared) + _run_mb(manifest)
+        if disk_mb > device.storage_mb:
+            problems.append(
+                f"{disk_mb:,.0f} MB of disk are needed, {cache_mb:,.0f} of them for features, where {name} has "
+                f"{device.storage_mb:,.0f}: take fewer samples or views, --cache-precision float16, or a share of the "
+                "network whose features are smaller"
+            )
+    return Plan(
+        artifacts=str(prepared.path),
+        device=name,
+        title=device.title,
+        engine=chosen,
+        threads=threads,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        memory=memory,
+        budget_mb=budget,
+        largest_micro_batch=largest,
+        images=images,
+        cache_mb=cache_mb,
+        disk_mb=disk_mb,
+        storage_mb=device.storage_mb,
+        problems=tuple(problems),
+    )
+
+
+def predict(manifest: Manifest, engine: str, threads: int, micro_batch: int) -> Memory:
+    """Predict a process's memory from its graphs' sizes.
+
+    The graphs' own sizes (`edgetl.preparation.memory`) are what must be held at once. What a process takes
+    beyond, the interpreter and its libraries, the runtime's copies of weights, and the gaps in its arenas, was
+    fitted to measurements: benchmarks/README.md, "plan", has them and the errors.
+
+    Raises:
+        DeviceError: the directory was prepared by an edgetl that did not record the sizes.
+    """
+    step, frozen = manifest.step_memory, manifest.backbone_memory or GraphMemory(0.0, 0.0)
+    if step is None:
+        raise DeviceError("the prepared directory does not say what a step takes: prepare it anew with this edgetl")
+    base, of_fixed, of_samples = _FEATURES
+    features = base + of_fixed * frozen.fixed_mb + of_samples * threads * frozen.per_sample_mb
+    base, of_fixed, of_samples = _TRAINING[engine]
+    training = base + of_fixed * step.fixed_mb + of_samples * micro_batch * step.per_sample_mb
+    return Memory(features, training)
+
+
+_FEATURES = (95.0, 2.0, 1.5)
+_TRAINING = {"portable": (110.0, 4.0, 1.6), "ort-training": (120.0, 4.0, 3.0)}
+
+
+def _engine(manifest: Manifest, device: Device, name: str, wanted: str | None) -> tuple[str | None, str | None]:
+    """Return what trains there, or why nothing does."""
+    if not device.engines:
+        return None, f"no engine of edgetl runs on {name}: train elsewhere and deploy for it"
+    possible = [engine for engine in device.engines if wanted in (None, "auto", engine)]
+    if not possible:
+        return None, f"{wanted} does not run on {name}, only {', '.join(device.engines)}"
+    for engine in possible:
+        if engine in manifest.engines:
+            return engine, None
+    return None, (
+        f"the prepared directory trains with {', '.join(manifest.engines)}, and {name} has {', '.join(possible)}: "
+        "let another share of the network train"
+    )
+
+
+def _too_large(manifest: Manifest, memory: Memory, budget: float, name: str) -> list[str]:
+    problems = []
+    if memory.features_mb > budget:
+        problems.append(
+            f"computing features takes {memory.features_mb:.0f} MB on one thread, where {name} allows {budget:.0f}: "
+            "take a smaller network, or --backbone int8"
+        )
+    if memory.training_mb > budget:
+        problems.append(
+            f"a step takes {memory.training_mb:.0f} MB even for one sample at once, where {name} allows {budget:.0f}: "
+            f"train a smaller share ({_smaller(manifest)}); prepare --device {name} --train auto finds the largest "
+            "that fits"
+        )
+    return problems
+
+
+def _smaller(manifest: Manifest) -> str:
+    return (
+        "head, or blocks of it" if manifest.policy != ("head",) else "the head alone is too large, so another network"
+    )
+
+
+def _powers(largest: int) -> list[int]:
+    return [1 << exponent for exponent in range(largest.bit_length())]
+
+
+def _cached_bytes(manifest: Manifest, precision: str) -> float:
+    halved = precision == "float16"
+    sizes = (spec.nbytes / 2 if halved and spec.dtype == "float32" else spec.nbytes for spec in manifest.features)
+    return sum(sizes) + _INDEX_BYTES
+
+
+def _directory_mb(prepared: Artifacts) -> float:
+    return sum(prepared.file(name).stat().st_size for name in prepared.manifest.files) / 1e6
+
+
+def _run_mb(manifest: Manifest) -> float:
+    """Two checkpoints, each with parameters and the engine's state: parameters again, and two moments."""
+    return 2 * 4 * 4 * sum(spec.elements for spec in manifest.trainable) / 1e6
+
+
+__all__ = ["Memory", "Plan", "plan", "plan_for", "predict"]
