@@ -25,7 +25,7 @@ THIS = "this"
 
 @dataclass(frozen=True)
 class ProfileProvider:
-    """An execution provider that runs there, by edgetl's short name, and the distribution that brings it ("" if none)."""
+    """An execution provider that runs there, by edgetl's short name, and the distribution that brings it, or ""."""
 
     name: str
     options: dict[str, str]
@@ -83,7 +83,8 @@ def load_device(name: str) -> Device:
         content = file.read_bytes()
     except FileNotFoundError:
         raise DeviceError(
-            f"there is no device {name!r}: choose one of {', '.join(device_names())}, or give a file such as ./mine.toml"
+            f"there is no device {name!r}: choose one of {', '.join(device_names())}, or give a file such as "
+            "./mine.toml"
         ) from None
     except OSError as error:
         raise DeviceError(f"{file} cannot be read: {error.strerror}") from None

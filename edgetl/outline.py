@@ -125,8 +125,8 @@ def plan_lines(found: Plan) -> Iterator[str]:
         )
     if found.disk_mb is not None and found.cache_mb is not None:
         yield (
-            f"  disk: {found.disk_mb:,.0f} MB of {found.storage_mb:,.0f}, of which {found.cache_mb:,.0f} MB features of "
-            f"{found.images:,} samples"
+            f"  disk: {found.disk_mb:,.0f} MB of {found.storage_mb:,.0f}, of which {found.cache_mb:,.0f} MB features "
+            f"of {found.images:,} samples"
         )
 
 

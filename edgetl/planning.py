@@ -222,9 +222,7 @@ def _too_large(manifest: Manifest, memory: Memory, budget: float, name: str) -> 
 
 
 def _smaller(manifest: Manifest) -> str:
-    return (
-        "head, or blocks of it" if manifest.policy != ("head",) else "the head alone is too large, so another network"
-    )
+    return "head, or last:K" if manifest.policy != ("head",) else "or a smaller network, since this is the head alone"
 
 
 def _powers(largest: int) -> list[int]:

@@ -19,8 +19,9 @@ DEVICE_MODULES = sorted(
 # lower may not know of higher
 ORDER = ["errors", "choices", "defaults", "metrics", "schema", "events", "storage", "artifacts", "targets",
          "schedule", "rate", "runtime", "machine", "providers", "graphs", "initialization", "data",
-         "engines", "devices", "planning", "quantization", "features", "run", "runs", "report", "loop", "settings", "train", "deployed",
-         "benchmarking", "deployment", "inspection", "doctor", "console", "outline", "cli"]  # fmt: skip
+         "engines", "devices", "planning", "quantization", "features", "run", "runs", "report", "loop",
+         "settings", "train", "deployed", "benchmarking", "deployment", "inspection", "doctor", "remote",
+         "console", "outline", "cli"]  # fmt: skip
 
 BLOCK = """
 import sys

@@ -20,19 +20,7 @@ def main() -> None:
     """Transfer learning on the edge: prepare with PyTorch, fine-tune and deploy without it."""
 
 
-for command in (
-    prepare,
-    plan,
-    finetune,
-    deploy,
-    evaluate,
-    predict,
-    benchmark,
-    inspect,
-    report,
-    runs,
-    doctor,
-    devices,
-    demo,
-):
+_DOING = (prepare, plan, finetune, deploy, evaluate, predict, benchmark)
+_LOOKING = (inspect, report, runs, devices, doctor, demo)
+for command in (*_DOING, *_LOOKING):
     main.add_command(command)
