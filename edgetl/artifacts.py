@@ -296,9 +296,12 @@ class Artifacts:
     sha256: str
     """Hash of the manifest, and through it of everything."""
 
+    root: Path | None = None
+    """Where `path` led when it was read: a symbolic link, as `edgetl push` makes one, may lead elsewhere later."""
+
     def file(self, name: str) -> Path:
         """Return the path of one of the files that the manifest lists."""
-        return self.path / name
+        return (self.root or self.path) / name
 
     @property
     def has_backbone(self) -> bool:
@@ -314,7 +317,8 @@ def load_artifacts(path: Path) -> Artifacts:
             or altered.
     """
     path = Path(path)
-    manifest_file = path / MANIFEST
+    root = path.resolve()
+    manifest_file = root / MANIFEST
     if not manifest_file.is_file():
         raise ArtifactsError(
             f"{path} is not a prepared directory (it holds no {MANIFEST}): make one with 'edgetl prepare'"
@@ -323,7 +327,7 @@ def load_artifacts(path: Path) -> Artifacts:
     manifest = _parse(manifest_file, text)
     for name, digest in manifest.files.items():
         _check_name(manifest_file, name)
-        file = path / name
+        file = root / name
         if not file.is_file():
             raise ArtifactsError(f"{file} is missing: copy the whole directory again, or prepare it anew")
         if storage.sha256_file(file) != digest:
@@ -331,7 +335,7 @@ def load_artifacts(path: Path) -> Artifacts:
                 f"{file} is not the file that was prepared (its SHA-256 differs from {MANIFEST}): "
                 "copy the directory again, or prepare it anew"
             )
-    return Artifacts(path, manifest, hashlib.sha256(text).hexdigest())
+    return Artifacts(path, manifest, hashlib.sha256(text).hexdigest(), root)
 
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:

@@ -89,7 +89,7 @@ def benchmark(
     *,
     threads: int | None = None,
     seconds: float = defaults.BENCHMARK_SECONDS,
-    provider: str = "cpu",
+    provider: str | None = None,
     provider_options: Mapping[str, str] | None = None,
     allow_fallback: bool = False,
 ) -> Benchmark:
@@ -129,7 +129,7 @@ def _measure(
     model: str,
     threads: int,
     seconds: float,
-    provider: str,
+    provider: str | None,
     provider_options: Mapping[str, str],
     allow_fallback: bool,
 ) -> Benchmark:

@@ -166,18 +166,24 @@ def plan_for(
 
 
 def predict(manifest: Manifest, engine: str, threads: int, micro_batch: int) -> Memory:
-    """Predict a process's memory from its graphs' sizes.
-
-    The graphs' own sizes (`edgetl.preparation.memory`) are what must be held at once. What a process takes
-    beyond, the interpreter and its libraries, the runtime's copies of weights, and the gaps in its arenas, was
-    fitted to measurements: benchmarks/README.md, "plan", has them and the errors.
+    """Predict a process's memory from its graphs' sizes; see `memory_of`.
 
     Raises:
         DeviceError: the directory was prepared by an edgetl that did not record the sizes.
     """
-    step, frozen = manifest.step_memory, manifest.backbone_memory or GraphMemory(0.0, 0.0)
-    if step is None:
+    if manifest.step_memory is None:
         raise DeviceError("the prepared directory does not say what a step takes: prepare it anew with this edgetl")
+    return memory_of(manifest.step_memory, manifest.backbone_memory, engine, threads, micro_batch)
+
+
+def memory_of(step: GraphMemory, frozen: GraphMemory | None, engine: str, threads: int, micro_batch: int) -> Memory:
+    """Predict a process's memory from the sizes of its graphs.
+
+    The graphs' own sizes (`edgetl.preparation.memory`) are what must be held at once. What a process takes
+    beyond, the interpreter and its libraries, the runtime's copies of weights, and the gaps in its arenas, was
+    fitted to measurements: docs/plan.md has them and the errors.
+    """
+    frozen = frozen or GraphMemory(0.0, 0.0)
     base, of_fixed, of_samples = _FEATURES
     features = base + of_fixed * frozen.fixed_mb + of_samples * threads * frozen.per_sample_mb
     base, of_fixed, of_samples = _TRAINING[engine]
@@ -244,4 +250,4 @@ def _run_mb(manifest: Manifest) -> float:
     return 2 * 4 * 4 * sum(spec.elements for spec in manifest.trainable) / 1e6
 
 
-__all__ = ["Memory", "Plan", "plan", "plan_for", "predict"]
+__all__ = ["Memory", "Plan", "memory_of", "plan", "plan_for", "predict"]

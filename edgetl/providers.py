@@ -59,17 +59,18 @@ class Provider:
 
 
 def resolve_provider(
-    name: str,
+    name: str | None,
     options: Mapping[str, str] | None = None,
     *,
     allow_fallback: bool = False,
     on_event: OnEvent = ignore,
 ) -> Provider:
-    """Return the provider of that name, short or ONNX Runtime's; the CPU where it is missing and may be.
+    """Return the provider of that name, short or ONNX Runtime's; the CPU for None, or where it is missing and may be.
 
     Raises:
         EngineError: there is no such provider, or the installed onnxruntime lacks it.
     """
+    name = name or "cpu"
     full = PROVIDERS.get(name.lower(), name)
     if full not in PROVIDERS.values():
         raise EngineError(f"there is no provider {name!r}: choose one of {', '.join(PROVIDERS)}")

@@ -94,6 +94,7 @@ class RunArgs:
     task: str = "classification"
     metric: str = "accuracy"
     modality: str = "image"
+    device: str | None = None
 
 
 class UsedSample(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -21,9 +21,13 @@ from edgetl.choices import (
     check_choice,
     check_range,
 )
-from edgetl.engines import choose_micro_batch
-from edgetl.errors import RunError
+from edgetl.devices import THIS, Device, load_device
+from edgetl.engines import choose_micro_batch, resolve_engine
+from edgetl.errors import DeviceError, EngineError, RunError
+from edgetl.events import Note, OnEvent
 from edgetl.figures import metrics_of
+from edgetl.planning import plan_for
+from edgetl.providers import PROVIDERS, Provider, resolve_provider
 from edgetl.run import (
     ARGS,
     BEST,
@@ -53,10 +57,13 @@ def check_options(given: Mapping[str, Any]) -> None:
         ("optimizer", OPTIMIZERS),
         ("schedule", SCHEDULES),
         ("init", INITIALIZATIONS),
-        ("cache_precision", CACHE_PRECISIONS),
     ):
         check_choice(name, given[name], choices)
-    for name, some in (("class_weights", CLASS_WEIGHTS), ("augment", STRENGTHS)):
+    for name, some in (
+        ("class_weights", CLASS_WEIGHTS),
+        ("augment", STRENGTHS),
+        ("cache_precision", CACHE_PRECISIONS),
+    ):
         if given[name] is not None:
             check_choice(name, given[name], some)
     below_one, positive, finite = 1 - 1e-9, sys.float_info.min, sys.float_info.max
@@ -72,12 +79,106 @@ def check_options(given: Mapping[str, Any]) -> None:
         ("label_smoothing", 0, below_one),
         ("patience", 1, math.inf),
         ("micro_batch", 1, math.inf),
+        ("memory_mb", 1, finite),
         ("views", 1, math.inf),
         ("seed", 0, math.inf),
         ("threads", 1, math.inf),
     ):
         if given[name] is not None:
             check_range(name, given[name], low, high)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run computes with: as it was asked for, or else as the device has it, or else by default.
+
+    Attributes:
+        device: None if none was named and no memory given.
+        memory_mb: what the process may take, 10^6 bytes; None for no limit.
+    """
+
+    engine: str
+    provider: Provider
+    threads: int
+    batch_size: int
+    cache_precision: str
+    device: Device | None
+    device_name: str
+    memory_mb: float | None
+
+
+def resources(given: Mapping[str, Any], on_event: OnEvent) -> Resources:
+    """Settle what the arguments of `finetune`, by name, leave to the device.
+
+    Raises:
+        DeviceError: there is no such device, or nothing trains on it.
+        EngineError: the engine or provider is not installed.
+    """
+    name = given["device"] or THIS
+    device = load_device(name) if given["device"] or given["memory_mb"] else None
+    if device is not None and not device.engines:
+        raise DeviceError(f"no engine of edgetl runs on {name}: train elsewhere and deploy for it")
+    engine, provider, options = given["engine"], given["provider"], given["provider_options"]
+    if device is not None and name != THIS:
+        engine = _first_installed(device.engines) if engine == "auto" else engine
+        if provider is None:
+            provider, options = _first_available(device, on_event)
+    return Resources(
+        engine=resolve_engine(engine),
+        provider=resolve_provider(provider, options, allow_fallback=given["allow_fallback"], on_event=on_event),
+        threads=given["threads"] or min(device.threads if device else sys.maxsize, runtime.available_cores()),
+        batch_size=given["batch_size"] or (device.batch_size if device else defaults.BATCH_SIZE),
+        cache_precision=given["cache_precision"] or (device.cache_precision if device else "float32"),
+        device=device,
+        device_name=name,
+        memory_mb=given["memory_mb"] or (device.training_memory_mb if device else None),
+    )
+
+
+def _first_installed(engines: Sequence[str]) -> str:
+    """Return the first engine that is installed; the first of all, which then says what to install, if none is."""
+    for engine in engines:
+        try:
+            return resolve_engine(engine)
+        except EngineError:
+            continue
+    return engines[0]
+
+
+def _first_available(device: Device, on_event: OnEvent) -> tuple[str, Mapping[str, str]]:
+    available = runtime.import_onnxruntime().get_available_providers()
+    for wanted in device.providers:
+        if PROVIDERS.get(wanted.name) in available:
+            if wanted is not device.providers[0]:
+                lacking = device.providers[0]
+                on_event(Note(f"this onnxruntime has no {lacking.name}, so {wanted.name} computes"))
+            return wanted.name, wanted.options
+    return "cpu", {}
+
+
+def fit(found: Resources, prepared: Artifacts, micro_batch: int | None) -> tuple[Resources, int | None]:
+    """Keep a run within the memory it may take; return fewer threads where they must be, and the largest micro-batch.
+
+    Raises:
+        DeviceError: it does not fit; the message says what would.
+    """
+    if found.device is None:
+        return found, None
+    planned = plan_for(
+        prepared,
+        replace(found.device, engines=(found.engine,), threads=found.threads),
+        name=found.device_name,
+        batch_size=found.batch_size,
+        memory_mb=found.memory_mb,
+    )
+    if not planned.fits:
+        raise DeviceError("; ".join(planned.problems))
+    if micro_batch is not None and micro_batch > planned.largest_micro_batch:
+        raise DeviceError(
+            f"--micro-batch {micro_batch} takes more than the {planned.budget_mb:.0f} MB of {found.device_name}: "
+            f"{planned.largest_micro_batch} fit"
+        )
+    return replace(found, threads=planned.threads), planned.largest_micro_batch
 
 
 def check_task(given: Mapping[str, Any], task: str) -> None:
@@ -98,11 +199,12 @@ def check_task(given: Mapping[str, Any], task: str) -> None:
         )
 
 
-def settle(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, resume: bool) -> RunArgs:
+def settle(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, largest: int | None, resume: bool) -> RunArgs:
     """Settle what the user left open, by the artifacts, or as the run to be resumed has it.
 
     Args:
         samples: how many train.
+        largest: micro-batch that fits the device; None if none was named.
 
     Raises:
         RunError: the settings of the run to be resumed are damaged.
@@ -114,6 +216,8 @@ def settle(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, resume
         args = replace(args, lr=before.lr)
     if args.micro_batch is None:
         chosen = choose_micro_batch(prepared.manifest, args.batch_size, runtime.available_memory_mb())
+        if largest is not None and (chosen or args.batch_size) > largest:
+            chosen = largest
         args = replace(args, micro_batch=before.micro_batch if before is not None else chosen)
     return args
 
@@ -151,7 +255,7 @@ def begin(
 
 
 _MAY_DIFFER = {
-    *("edgetl_version", "artifacts", "data", "val", "epochs"),
+    *("edgetl_version", "artifacts", "data", "val", "epochs", "device"),
     # follow from the samples, which are compared by their content
     *("input_columns", "label_columns", "target_mean", "target_std"),
 }

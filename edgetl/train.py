@@ -16,17 +16,15 @@ from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import Optimizer, load_artifacts
 from edgetl.data import Dataset, open_training, split_stratified, strata, wanted_by
 from edgetl.data.augment import Views
-from edgetl.engines import resolve_engine
 from edgetl.errors import DataError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features, extract_views
 from edgetl.figures import FIGURES, best_epoch
 from edgetl.loop import Job, find_learning_rate, initial_head, prove, train
 from edgetl.machine import this_machine
-from edgetl.providers import resolve_provider
 from edgetl.report import report_or_note
 from edgetl.run import ARGS, LAST, LOCK, Run, RunArgs, UsedSample
-from edgetl.settings import begin, check_options, check_task, settle
+from edgetl.settings import begin, check_options, check_task, fit, resources, settle
 from edgetl.targets import OUTPUTS_ARE, answers, figures, scaling
 
 if TYPE_CHECKING:
@@ -87,7 +85,7 @@ def finetune(
     input_column: Sequence[str] = (),
     label_column: Sequence[str] = (),
     epochs: int = defaults.EPOCHS,
-    batch_size: int = defaults.BATCH_SIZE,
+    batch_size: int | None = None,
     lr: float | None = defaults.LEARNING_RATE,
     init: str = defaults.INIT,
     schedule: str = defaults.SCHEDULE,
@@ -108,12 +106,14 @@ def finetune(
     weight_decay: float = defaults.WEIGHT_DECAY,
     clip_norm: float | None = None,
     micro_batch: int | None = None,
-    provider: str = "cpu",
+    provider: str | None = None,
     provider_options: Mapping[str, str] | None = None,
     allow_fallback: bool = False,
     cache: str | Path | None = None,
-    cache_precision: str = "float32",
+    cache_precision: str | None = None,
     threads: int | None = None,
+    device: str | None = None,
+    memory_mb: float | None = None,
     on_event: OnEvent = ignore,
 ) -> FinetuneResult:
     """Train a prepared directory on labelled samples; torch is not needed.
@@ -157,6 +157,9 @@ def finetune(
         cache: where features are kept; default `edgetl.features.default_cache_directory()`.
         cache_precision: `float16` halves the cache and rounds the features.
         threads: how many cores to use; default all that this process may.
+        device: a profile (`edgetl.devices`) that chooses engine, provider, threads, batch size and cache
+            precision where they are not given, and whose memory for training the run keeps to.
+        memory_mb: what the process may take, 10^6 bytes, in place of the device's.
         on_event: receives progress (see `edgetl.events`).
 
     Raises:
@@ -165,15 +168,14 @@ def finetune(
     started = time.monotonic()
     given = dict(locals())
     check_options(given)
-    threads = threads or runtime.available_cores()
     run = Run(Path(out))
     if not resume:
         storage.refuse_existing(run.path, force=force, marker=ARGS, hint="--resume or --force", besides=LOCK)
-    engine = resolve_engine(engine)
-    where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
+    found = resources(given, on_event)
     prepared = load_artifacts(Path(artifacts))
     manifest = prepared.manifest
     check_task(given, manifest.task)
+    found, largest = fit(found, prepared, micro_batch)
     wanted = wanted_by(manifest, manifest.labels, input_column, label_column)
     train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted)
     if len(train_set.labels) != manifest.outputs:
@@ -188,9 +190,9 @@ def finetune(
         prepared,
         everything,
         cache=Path(cache) if cache else None,
-        threads=threads,
-        provider=where,
-        precision=cache_precision,
+        threads=found.threads,
+        provider=found.provider,
+        precision=found.cache_precision,
         on_event=on_event,
     )
     _report_rejected(features.rejected, on_event)
@@ -204,16 +206,18 @@ def finetune(
         _report_never(train_set.labels, labels[train_rows], on_event)
     mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
 
+    runtime.return_memory()  # the frozen part's
     args = RunArgs(
         edgetl_version=edgetl.__version__,
-        artifacts=str(prepared.path.resolve()),
+        # not resolved: a link may lead to a newer version later, and the older one be removed
+        artifacts=str(Path.cwd() / prepared.path),
         artifacts_sha256=prepared.sha256,
         data=str(Path(data).resolve()),
         val=str(Path(val).resolve()) if val else None,
         val_fraction=val_fraction,
         labels=train_set.labels,
         epochs=epochs,
-        batch_size=batch_size,
+        batch_size=found.batch_size,
         lr=lr or 0.0,
         init=init,
         schedule=schedule,
@@ -224,9 +228,9 @@ def finetune(
         augment=augment,
         views=views if augment else 0,
         flip=flip,
-        cache_precision=cache_precision,
+        cache_precision=found.cache_precision,
         seed=seed,
-        engine=engine,
+        engine=found.engine,
         optimizer=Optimizer(
             name=optimizer,
             momentum=momentum,
@@ -234,8 +238,9 @@ def finetune(
             clip_norm=clip_norm,
         ),
         micro_batch=micro_batch,
-        provider=where.name,
-        provider_options=dict(where.options),
+        provider=found.provider.name,
+        provider_options=dict(found.provider.options),
+        device=device,
         input_columns=train_set.input_columns or tuple(input_column),
         label_columns=tuple(label_column),
         target_mean=mean,
@@ -246,8 +251,8 @@ def finetune(
     )
     samples = partial(_used, features, labels, args, train_rows, val_rows)
     with run.lock():
-        args = settle(run, args, prepared, len(train_rows), resume=resume)
-        job = Job(prepared, args, features, labels, train_rows, val_rows, threads, where, on_event)
+        args = settle(run, args, prepared, len(train_rows), largest=largest, resume=resume)
+        job = Job(prepared, args, features, labels, train_rows, val_rows, found.threads, found.provider, on_event)
         on_event(Stage("training"))
         training_started = time.monotonic()
         is_new = not (resume and (run.path / LAST).is_file())
@@ -284,7 +289,7 @@ def finetune(
             training_seconds=time.monotonic() - training_started,
             seconds=time.monotonic() - started,
             peak_rss_mb=runtime.peak_rss_mb(),
-            engine=engine,
+            engine=found.engine,
             placement=placement,
             rejected=tuple((item.name, item.reason) for item in features.rejected),
         )

@@ -132,7 +132,5 @@ def test_a_network_that_the_quantiser_refuses_is_a_sentence(monkeypatch: pytest.
         raise RuntimeError("no such thing")
 
     monkeypatch.setattr(onnxruntime.quantization, "quantize_static", fail)
-    with pytest.raises(
-        quantization.ModelError, match=r"quantise this network \(no such thing\): try --precision"
-    ):
+    with pytest.raises(quantization.ModelError, match=r"quantise this network \(no such thing\): try --precision"):
         to_int8(small_network(), FEEDS)

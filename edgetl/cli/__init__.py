@@ -7,6 +7,7 @@ import click
 from edgetl import __version__
 from edgetl.cli.deploy import deploy
 from edgetl.cli.devices import devices, plan
+from edgetl.cli.elsewhere import pull, push, remote, rollback
 from edgetl.cli.finetune import finetune
 from edgetl.cli.look import inspect, report, runs
 from edgetl.cli.machine import demo, doctor
@@ -21,6 +22,7 @@ def main() -> None:
 
 
 _DOING = (prepare, plan, finetune, deploy, evaluate, predict, benchmark)
+_ELSEWHERE = (push, pull, rollback, remote)
 _LOOKING = (inspect, report, runs, devices, doctor, demo)
-for command in (*_DOING, *_LOOKING):
+for command in (*_DOING, *_ELSEWHERE, *_LOOKING):
     main.add_command(command)

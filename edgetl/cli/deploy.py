@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from edgetl import choices, defaults
+from edgetl.cli.elsewhere import joined, ssh_options
 from edgetl.cli.options import json_option, threads_option
 from edgetl.cli.reporting import finish, reporting
 from edgetl.figures import figure, shown
@@ -14,7 +19,12 @@ from edgetl.figures import figure, shown
 
 @click.command()
 @click.argument("run", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="ONNX file to write.")
+@click.option("--out", type=click.Path(), help="ONNX file to write.")
+@click.option(
+    "--to",
+    metavar="[USER@]HOST:PATH",
+    help="Where to push the file over ssh, in place of --out or besides; see edgetl push.",
+)
 @click.option(
     "--artifacts",
     type=click.Path(),
@@ -54,24 +64,48 @@ from edgetl.figures import figure, shown
 )
 @threads_option
 @json_option
-def deploy(run: str, as_json: bool, **options: Any) -> None:
+@ssh_options
+def deploy(
+    run: str,
+    out: str | None,
+    to: str | None,
+    as_json: bool,
+    port: int | None,
+    identity: str | None,
+    options: list[str],
+    **form: Any,
+) -> None:
     """Write RUN's best model as one ONNX file, from a sample to its probabilities or numbers, and verify it."""
-    with reporting(as_json) as display:
+    if out is None and to is None:
+        raise click.UsageError("Give --out FILE, --to HOST:PATH, or both.")
+    with reporting(as_json) as display, contextlib.ExitStack() as stack:
         import edgetl
 
-        result = edgetl.deploy(run, on_event=display, **options)
+        if to is not None:
+            from edgetl.remote import push
+            from edgetl.remote.destination import parse_destination
+
+            parse_destination(to)  # before anything is computed
+        if out is None:
+            out = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgetl-"))) / "model.onnx")
+        result = edgetl.deploy(run, out=out, on_event=display, **form)
+        if to is not None:
+            pushed = push(out, to, ssh_options=joined(port, identity, options), on_event=display)
+            result = replace(result, model=pushed.destination)
     name, value = next(iter(result.figures.items()))
     verified = f"  verified on {result.verified_samples} samples: {figure(name, value)}"
     if result.figures_before[name] != value:
         verified += f" ({shown(name, result.figures_before[name])} before)"
-    form = f"opset {result.opset}, IR {result.ir_version}" if result.format == "onnx" else "format ort"
+    kind = f"opset {result.opset}, IR {result.ir_version}" if result.format == "onnx" else "format ort"
     precision = result.precision
     if result.backbone_precision != "float32":
         precision += f" behind a backbone in {result.backbone_precision}"
     finish(
         as_json,
         result,
-        f"{result.model} is ready: {result.size_mb:.1f} MB, {precision}, {form}",
+        f"{result.model} is ready: {result.size_mb:.1f} MB, {precision}, {kind}",
         f"{verified}, logits differ by {result.largest_difference:.1e} at most",
-        f"next: edgetl predict {result.model} INPUT",
+        f"back to the one before: edgetl rollback {result.model}"
+        if to
+        else f"next: edgetl predict {result.model} INPUT",
     )

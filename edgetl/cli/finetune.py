@@ -8,6 +8,7 @@ import click
 
 from edgetl import choices, defaults
 from edgetl.cli.options import (
+    device_option,
     input_option,
     json_option,
     label_option,
@@ -35,7 +36,11 @@ from edgetl.figures import figure, metrics_of
     help="Share of each class kept for validation.",
 )
 @click.option("--epochs", type=click.IntRange(min=0), default=defaults.EPOCHS, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=defaults.BATCH_SIZE, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help=f"Samples of a step.  [default: {defaults.BATCH_SIZE}, or the device's]",
+)
 @click.option(
     "--lr",
     default=f"{defaults.LEARNING_RATE:g}",
@@ -79,9 +84,7 @@ from edgetl.figures import figure, metrics_of
 @click.option(
     "--cache-precision",
     type=click.Choice(choices.CACHE_PRECISIONS),
-    default="float32",
-    show_default=True,
-    help="float16 halves the cache and rounds the features.",
+    help="float16 halves the cache and rounds the features.  [default: float32, or the device's]",
 )
 @click.option(
     "--seed",
@@ -128,6 +131,14 @@ from edgetl.figures import figure, metrics_of
     "--cache", type=click.Path(), metavar="DIR", help="Where features are kept.  [default: the user's cache folder]"
 )
 @threads_option
+@device_option
+@click.option(
+    "--memory",
+    "memory_mb",
+    type=click.FloatRange(min=1),
+    metavar="MB",
+    help="What the process may take; batches are computed in parts that fit.  [default: the device's]",
+)
 @json_option
 def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
     """Train ARTIFACTS on DATA: a folder with one folder per class, a table, or an .npz file (no PyTorch needed)."""

@@ -27,6 +27,12 @@ def column_option(name: str, what: str) -> Callable[[F], F]:
     )
 
 
+device_option = click.option(
+    "--device",
+    metavar="NAME|FILE",
+    help="A device of `edgetl devices`, or a profile of your own: what is not given here is chosen for it.",
+)
+
 label_option = column_option("label", "the labels or numbers to learn")
 input_option = column_option("input", "paths, texts or numbers")
 
@@ -37,10 +43,8 @@ def provider_options(command: F) -> F:
         (
             click.option(
                 "--provider",
-                default="cpu",
-                show_default=True,
                 metavar="NAME",
-                help="ONNX Runtime's execution provider: cpu, openvino, cuda, webgpu, coreml, qnn, ...",
+                help="ONNX Runtime's execution provider: cpu, openvino, cuda, webgpu, coreml, qnn, ...  [default: cpu]",
             ),
             click.option(
                 "--provider-option",

@@ -9,6 +9,7 @@ import click
 
 from edgetl import choices, defaults
 from edgetl.cli.options import (
+    device_option,
     json_option,
     key_value,
     label_option,
@@ -42,7 +43,8 @@ from edgetl.cli.reporting import finish, reporting
     default=("head",),
     show_default=True,
     metavar="POLICY",
-    help="Share of the network that trains: head, last:K, all, bias, norm, or a glob over parameter names. Repeatable.",
+    help="Share of the network that trains: head, last:K, all, bias, norm, or a glob over parameter names; repeatable. "
+    "Or auto: the largest of head, last:K and all that fits --device.",
 )
 @click.option("--head", metavar="NAME", help="The classifier's name, where the network alone does not tell.")
 @click.option("--size", type=click.IntRange(min=1), help="Input height and width in pixels.  [default: the model's]")
@@ -113,6 +115,14 @@ from edgetl.cli.reporting import finish, reporting
     type=click.Path(),
     metavar="DATA",
     help="Of --backbone int8: samples, labelled or not, that show the ranges of activations.  [default: --labels-from]",
+)
+@device_option
+@click.option(
+    "--memory",
+    "memory_mb",
+    type=click.FloatRange(min=1),
+    metavar="MB",
+    help="What training may take on the device.  [default: the device's]",
 )
 @click.option("--force", is_flag=True, help="Replace a prepared directory at --out.")
 @json_option

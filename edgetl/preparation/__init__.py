@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,32 +13,30 @@ from edgetl import defaults, runtime, storage
 from edgetl.artifacts import (
     BACKBONE,
     MANIFEST,
-    ORT_TRAINING_MODEL,
-    PORTABLE_TRAIN_STEP,
     PREPROCESS,
     SCHEMA_VERSION,
     TOKENIZER,
     TRAINABLE,
+    Artifacts,
     AudioPreprocessing,
-    GraphMemory,
     Manifest,
     Optimizer,
     Preprocessing,
     TensorSpec,
     save_manifest,
 )
-from edgetl.choices import BACKBONE_PRECISIONS, MODALITIES, TASKS, check_choice
+from edgetl.choices import BACKBONE_PRECISIONS, MODALITIES, TASKS, check_choice, check_range
 from edgetl.data import Sample, Wanted, label_names, open_inputs
 from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, open_decoder
-from edgetl.errors import EdgetlError, ModelError
-from edgetl.events import Note, OnEvent, Stage, ignore
+from edgetl.devices import THIS, load_device
+from edgetl.errors import DeviceError, EdgetlError, ModelError
+from edgetl.events import OnEvent, Stage, ignore
+from edgetl.planning import plan_for
 from edgetl.targets import OUTPUTS_ARE
 
 if TYPE_CHECKING:
     import onnx
 
-    from edgetl.preparation.decompose import Obstacle
-    from edgetl.preparation.heads import Network
     from edgetl.preparation.sources import LoadedModel
     from edgetl.preparation.split import Parts
 
@@ -97,6 +95,8 @@ def prepare(
     loss: str | None = None,
     backbone: str = "float32",
     calibration: str | Path | None = None,
+    device: str | None = None,
+    memory_mb: float | None = None,
     force: bool = False,
     on_event: OnEvent = ignore,
 ) -> PrepareResult:
@@ -130,6 +130,9 @@ def prepare(
         backbone: `int8` quantises the frozen part before any training, so that the head is trained on just the
             features that the deployed backbone will give; with ranges from `calibration`, samples that need
             no labels (default `labels_from`).
+        device: a profile (`edgetl.devices`) of what will train; what does not fit it is refused, and `train` may
+            be `auto`, the largest share of the network that fits. Default for `auto`: this machine.
+        memory_mb: what training may take there, 10^6 bytes, in place of the profile's.
         force: replace a prepared directory at `out`.
 
     Raises:
@@ -142,12 +145,15 @@ def prepare(
     calibration = calibration or labels_from
     if backbone == "int8" and calibration is None:
         raise EdgetlError("--backbone int8 takes the ranges of activations from samples: give --calibration DATA")
+    profile = load_device(device or THIS) if device or memory_mb or tuple(train) == ("auto",) else None
+    if profile is not None and memory_mb is not None:
+        check_range("memory_mb", memory_mb, 1, 1e12)
+        profile = replace(profile, training_memory_mb=memory_mb)
     names, count = _labels(task, labels, labels_from, label_column, classes)
     storage.refuse_existing(target, force=force, marker=MANIFEST)
 
-    from edgetl.preparation import gradients, heads, policy, split
+    from edgetl.preparation import gradients, heads, share
     from edgetl.preparation.audio import audio_preprocessing, build_audio
-    from edgetl.preparation.decompose import obstacles
     from edgetl.preparation.memory import graph_memory
     from edgetl.preparation.preprocess import build_array, build_preprocess, build_unchanged
     from edgetl.preparation.sources import load_source, modality_of
@@ -171,11 +177,12 @@ def prepare(
     length = loaded.text.max_length if loaded.text is not None else 1
     on_event(Stage("cutting"))
     network = heads.replace_head(loaded.model, count, loaded.parameters, head)
-    trainable = policy.trainable_parameters(network, train)
-    parts = split.split(network, trainable, length=length)
-
-    if found := obstacles(parts.trainable, trainable):
-        raise ModelError(_hindered(found, network))
+    if tuple(train) == (share.AUTO,):
+        assert profile is not None, "it was asked for above"
+        chosen = share.largest(network, loss, profile, device or THIS, length=length, on_event=on_event)
+    else:
+        chosen = share.cut(network, train, length=length)
+    parts = chosen.parts
     if backbone == "int8" and parts.backbone is None:
         raise ModelError("nothing is frozen before the first layer that trains, so --backbone int8 has no backbone")
 
@@ -201,8 +208,8 @@ def prepare(
         (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
         on_event(Stage("generating gradients"))
         optimizer = Optimizer()
-        gradients.generate(parts.trainable, trainable, loss, optimizer, directory)
-        engines, memory = _lower(parts, loss, optimizer, directory, on_event)
+        gradients.generate(parts.trainable, chosen.trainable, loss, optimizer, directory)
+        engines, memory = share.engines_and_memory(parts, loss, optimizer, directory, on_event)
         files = sorted(file for file in directory.rglob("*") if file.is_file())
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -215,7 +222,7 @@ def prepare(
             preprocessing=loaded.preprocessing,
             inputs=parts.inputs,
             features=parts.features,
-            policy=tuple(train),
+            policy=chosen.policy,
             trainable=parts.parameters,
             frozen=parts.frozen,
             backbone_macs=parts.backbone_macs,
@@ -234,6 +241,10 @@ def prepare(
             files={file.relative_to(directory).as_posix(): storage.sha256_file(file) for file in files},
         )
         save_manifest(directory, manifest)
+        if profile is not None:
+            planned = plan_for(Artifacts(directory, manifest, ""), profile, name=device or THIS)
+            if not planned.fits:
+                raise DeviceError("; ".join(planned.problems))
         size = sum(file.stat().st_size for file in files)
     return PrepareResult(
         artifacts=str(target),
@@ -280,44 +291,6 @@ def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessin
     if audio is not None:
         return (TensorSpec("spectrogram", audio.shape),)
     return () if shape is None else (TensorSpec("values", tuple(shape)),)
-
-
-def _hindered(found: Sequence[Obstacle], network: Network) -> str:
-    """Say which operators cannot be trained through, and which policies need not."""
-    from edgetl.preparation import policy, split
-    from edgetl.preparation.decompose import obstacles
-
-    possible = ["head"]
-    for name in ("norm", "bias", *(f"last:{count}" for count in range(1, len(policy.blocks(network)) + 1))):
-        try:
-            trainable = policy.trainable_parameters(network, [name])
-            if obstacles(split.split(network, trainable).trainable, trainable):
-                raise ModelError(name)
-        except ModelError:
-            if name.startswith("last"):
-                break
-            continue
-        possible.append(name)
-    listed = "; ".join(f"{item.op_type} {item.node!r} ({item.reason})" for item in found)
-    return f"this share of the network cannot be trained because of {listed}. What can: {', '.join(possible)}"
-
-
-def _lower(
-    parts: Parts, loss: str, optimizer: Optimizer, directory: Path, on_event: OnEvent
-) -> tuple[tuple[str, ...], GraphMemory | None]:
-    """Write what the portable engine needs, if every operator can be lowered; return the engines that can train,
-    and what a step takes."""
-    import onnx
-
-    from edgetl.preparation.lower import missing, write_portable
-    from edgetl.preparation.memory import graph_memory
-
-    training = onnx.load(directory / ORT_TRAINING_MODEL)
-    if lacking := missing(training):
-        on_event(Note(f"only onnxruntime-training can train this, for want of rules for: {', '.join(lacking)}"))
-        return ("ort-training",), None
-    write_portable(directory, training, parts.trainable, parts.parameters, loss, optimizer)
-    return ("ort-training", "portable"), graph_memory(onnx.load(directory / PORTABLE_TRAIN_STEP))
 
 
 def _loss(task: str, loss: str | None) -> str:

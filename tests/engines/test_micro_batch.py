@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetl.artifacts import Manifest, GraphMemory, load_artifacts
+from edgetl.artifacts import GraphMemory, Manifest, load_artifacts
 from edgetl.engines.base import FEWEST_AT_ONCE, MICRO_BATCH_MB, choose_micro_batch, micro_batches
 
 

@@ -1,0 +1,148 @@
+"""Which share of a network trains: as asked for, or the largest that fits a device (`--train auto`)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from edgetl.artifacts import ORT_TRAINING_MODEL, PORTABLE_TRAIN_STEP, GraphMemory, Optimizer
+from edgetl.devices import Device
+from edgetl.engines.base import FEWEST_AT_ONCE
+from edgetl.errors import DeviceError, ModelError
+from edgetl.events import Note, OnEvent
+from edgetl.planning import memory_of
+from edgetl.preparation import gradients, policy, split
+from edgetl.preparation.decompose import obstacles
+from edgetl.preparation.heads import Network
+from edgetl.preparation.lower import missing, write_portable
+from edgetl.preparation.memory import graph_memory
+from edgetl.preparation.split import Parts
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Share:
+    """A network cut for a policy.
+
+    Attributes:
+        policy: as the manifest records it.
+        trainable: names of the parameters that train.
+    """
+
+    policy: tuple[str, ...]
+    trainable: tuple[str, ...]
+    parts: Parts
+
+
+def cut(network: Network, train: Sequence[str], *, length: int) -> Share:
+    """Cut the network for the policies, united.
+
+    Raises:
+        ModelError: a policy is unknown, or operators behind the boundary cannot be trained through.
+    """
+    trainable = policy.trainable_parameters(network, train)
+    parts = split.split(network, trainable, length=length)
+    if found := obstacles(parts.trainable, trainable):
+        listed = "; ".join(f"{item.op_type} {item.node!r} ({item.reason})" for item in found)
+        raise ModelError(
+            f"this share of the network cannot be trained because of {listed}. What can: "
+            f"{', '.join(_possible(network))}"
+        )
+    return Share(tuple(train), trainable, parts)
+
+
+def largest(network: Network, loss: str, device: Device, name: str, *, length: int, on_event: OnEvent) -> Share:
+    """Cut the network for the largest of head, last:1, last:2 … all whose training fits the device.
+
+    It fits if `FEWEST_AT_ONCE` samples can be computed at once in the device's memory for training.
+
+    Raises:
+        DeviceError: not even the head does.
+    """
+    policies = ["head", *(f"last:{count}" for count in range(1, len(policy.blocks(network)) + 1)), "all"]
+    found: dict[str, Share] = {}
+    needs: dict[str, float] = {}
+
+    def fits(candidate: str) -> bool:
+        try:
+            share = cut(network, [candidate], length=length)
+            needs[candidate] = _needed(share, loss, device)
+        except (ModelError, DeviceError):
+            return False  # not trainable, or by no engine of the device
+        found[candidate] = share
+        on_event(Note(f"--train {candidate} takes {needs[candidate]:.0f} MB of {device.training_memory_mb:.0f}"))
+        return needs[candidate] <= device.training_memory_mb
+
+    best = _last(policies, fits)
+    if best is None:
+        took = f"takes {needs['head']:.0f} MB" if "head" in needs else "cannot be trained"
+        raise DeviceError(
+            f"not even the head of this network fits {name}: it {took}, and {device.training_memory_mb:.0f} MB are "
+            "there for training"
+        )
+    on_event(Note(f"--train auto: {best} is the largest share that fits {device.title}"))
+    return found[best]
+
+
+def _last(candidates: Sequence[str], fits: Callable[[str], bool]) -> str | None:
+    """Return the last that fits, if those that do come first; found by halving."""
+    low, high = -1, len(candidates)  # low fits, high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(candidates[middle]) else (low, middle)
+    return candidates[low] if low >= 0 else None
+
+
+def _needed(share: Share, loss: str, device: Device) -> float:
+    """Return the memory that training the share takes on a device, 10^6 bytes.
+
+    Raises:
+        DeviceError: no engine of the device trains it.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgetl-") as name:
+        directory = Path(name)
+        gradients.generate(share.parts.trainable, share.trainable, loss, Optimizer(), directory)
+        engines, step = engines_and_memory(share.parts, loss, Optimizer(), directory)
+    engine = next((engine for engine in device.engines if engine in engines), None)
+    if engine is None or step is None:
+        raise DeviceError("no engine of the device trains this share")
+    frozen = None if share.parts.backbone is None else graph_memory(share.parts.backbone)
+    return memory_of(step, frozen, engine, 1, FEWEST_AT_ONCE).peak_mb
+
+
+def engines_and_memory(
+    parts: Parts, loss: str, optimizer: Optimizer, directory: Path, on_event: OnEvent | None = None
+) -> tuple[tuple[str, ...], GraphMemory | None]:
+    """Write what the portable engine needs, if every operator can be lowered, beside the other engine's files.
+
+    Returns:
+        The engines that can train, and what a step takes.
+    """
+    training = onnx.load(directory / ORT_TRAINING_MODEL)
+    if lacking := missing(training):
+        if on_event is not None:
+            on_event(Note(f"only onnxruntime-training can train this, for want of rules for: {', '.join(lacking)}"))
+        return ("ort-training",), None
+    write_portable(directory, training, parts.trainable, parts.parameters, loss, optimizer)
+    return ("ort-training", "portable"), graph_memory(onnx.load(directory / PORTABLE_TRAIN_STEP))
+
+
+def _possible(network: Network) -> list[str]:
+    """Return the policies that can be trained."""
+    found = ["head"]
+    for name in ("norm", "bias", *(f"last:{count}" for count in range(1, len(policy.blocks(network)) + 1))):
+        try:
+            trainable = policy.trainable_parameters(network, [name])
+            if obstacles(split.split(network, trainable).trainable, trainable):
+                raise ModelError(name)
+        except ModelError:
+            if name.startswith("last"):
+                break
+            continue
+        found.append(name)
+    return found

@@ -1,0 +1,47 @@
+# Of both kinds of push: the files that are missing come in and are checked.
+need dd sha256sum mkdir rmdir mv ln cp rm readlink sleep
+
+if ! cd "$parent" 2>/dev/null; then
+  mkdir -p "$parent" && cd "$parent" || fail enter
+fi
+
+# What could not be written was swept away by another push that finished meanwhile, or the tool has said why.
+unwritten() {
+  [ -d "$parts" ] || fail overtaken
+  fail "${1:-write}"
+}
+
+# Read "HASH BLOCKS REST" and that many bytes (BLOCKS of 65536, and REST), until a line says "end".
+# A connection that is cut never says so.
+receive() {
+  [ -d "$parts" ] || mkdir -p "$parts" || fail write
+  say ready
+  ended=''
+  while read -r hash blocks rest; do
+    if [ "$hash" = end ]; then
+      ended=yes
+      break
+    fi
+    part=$parts/$hash.$token
+    [ -d "$parts" ] || mkdir -p "$parts" || fail write
+    true >"$part" || unwritten
+    { [ "$blocks" = 0 ] || dd bs=65536 count="$blocks" iflag=fullblock; } >>"$part" || unwritten
+    { [ "$rest" = 0 ] || dd bs="$rest" count=1 iflag=fullblock; } >>"$part" || unwritten
+    if holds "$part" "$hash"; then
+      mv -f "$part" "$parts/$hash" || unwritten
+    elif [ -f "$part" ]; then
+      fail altered "$hash"
+    fi
+    # else it was swept away: told when all of them are needed
+  done
+  [ -n "$ended" ] || fail cut
+  flush
+}
+
+# Older versions, files of pushes that were never finished, and locks from before the last start.
+sweep() {
+  rm -rf "$parts"
+  for stale in "./.$name.lock-"*; do
+    [ "$stale" = "$lock" ] || rmdir "$stale"
+  done
+}
