@@ -196,10 +196,10 @@ def measure(job: Job, engine: Engine) -> tuple[float | None, dict[str, float | N
 
 def prove(job: Job, run: Run) -> Validation:
     """Keep the engine's logits with the best weights, for deploy() to compare the deployed file with."""
-    best = run.read_checkpoint(BEST)
+    best = run.read_checkpoint(BEST, engine_state=False)
     assert best is not None, "training wrote it"
     rows = job.val_rows if len(job.val_rows) else job.train_rows[: defaults.PROOF_SAMPLES]
-    _, logits = _evaluate(job, job.open_engine(best.engine_state), rows)
+    _, logits = _evaluate(job, job.open_engine(initial=best.parameters), rows)
     validation = Validation(
         paths=tuple(job.features.samples[row].place for row in rows),
         digests=tuple(job.features.digest(row) for row in rows),

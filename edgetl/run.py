@@ -21,7 +21,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,6 +44,8 @@ METRICS = "metrics.json"
 VALIDATION = "validation.npz"
 BEST = "weights/best.npz"
 LAST = "weights/last.npz"
+ENGINE_STATE = "engine_state"
+"""An array of both checkpoints."""
 REPORT = "report.html"
 CURVES = "curves.png"
 CONFUSION = "confusion_matrix.png"
@@ -218,12 +220,15 @@ class Run:
         """Write `weights/best.npz` or `weights/last.npz` (name: `BEST` or `LAST`)."""
         meta = {"epoch": checkpoint.epoch, "history": schema.to_json(checkpoint.history)}
         arrays: dict[str, NDArray[Any]] = {f"parameters/{key}": v for key, v in checkpoint.parameters.items()}
-        arrays["engine_state"] = np.frombuffer(checkpoint.engine_state, dtype=np.uint8)
+        arrays[ENGINE_STATE] = np.frombuffer(checkpoint.engine_state, dtype=np.uint8)
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
         _write_npz(self.path / name, arrays)
 
-    def read_checkpoint(self, name: str) -> Checkpoint | None:
+    def read_checkpoint(self, name: str, *, engine_state: bool = True) -> Checkpoint | None:
         """Read a checkpoint; None if there is none yet.
+
+        Args:
+            engine_state: whether it is read, too, which takes three times the parameters' memory; else it is empty.
 
         Raises:
             RunError: it is damaged (the archive's checksums do not match, or parts are missing).
@@ -231,7 +236,7 @@ class Run:
         file = self.path / name
         if not file.is_file():
             return None
-        arrays = _read_npz(file)
+        arrays = _read_npz(file, without=() if engine_state else (ENGINE_STATE,))
         try:
             meta = json.loads(arrays["meta"].tobytes())
             return Checkpoint(
@@ -241,7 +246,7 @@ class Run:
                     for key, value in arrays.items()
                     if key.startswith("parameters/")
                 },
-                engine_state=arrays["engine_state"].tobytes(),
+                engine_state=arrays.pop(ENGINE_STATE).tobytes() if engine_state else b"",
                 history=tuple(schema.from_json(EpochEnd, record) for record in meta["history"]),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -339,11 +344,11 @@ def _write_npz(file: Path, arrays: dict[str, NDArray[Any]]) -> None:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
-def _read_npz(file: Path) -> dict[str, NDArray[Any]]:
-    """Read every array; the zip format checks the CRC-32 of each."""
+def _read_npz(file: Path, without: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """Read every array but some; the zip format checks the CRC-32 of each."""
     try:
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files if name not in without}
     except storage.UNREADABLE_NPZ as error:
         raise _damaged(file, error) from None
 

@@ -115,7 +115,7 @@ def deploy(
     form = _checked(precision, quantize_head, max_drop, input, batch, format)
     args = source.read_args()
     validation = source.read_validation()
-    best = source.read_checkpoint(BEST)
+    best = source.read_checkpoint(BEST, engine_state=False)
     if best is None:
         raise RunError(f"{source.path} holds no {BEST}: continue the run with 'edgetl finetune … --resume'")
     prepared = load_artifacts(Path(artifacts or args.artifacts))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -124,8 +125,8 @@ class PortableEngine:
 
     def state(self) -> bytes:
         """An npz file of the parameters, the optimizer's state and the number of steps; no pickle."""
-        arrays: dict[str, NDArray[Any]] = {name: self._array(name) for name in self._shapes}
-        return npz_bytes({STEP: np.array(self._step, np.int64), **arrays})
+        arrays = ((name, self._array(name)) for name in self._shapes)
+        return npz_bytes(itertools.chain([(STEP, np.array(self._step, np.int64))], arrays))
 
     def _accumulate(
         self, features: Sequence[NDArray[Any]], targets: NDArray[np.float32], weights: NDArray[np.float32]
@@ -241,11 +242,11 @@ def _accumulating_files(artifacts: Artifacts, optimizer: Optimizer) -> tuple[byt
     return accumulating(step, trainable).SerializeToString(), update_step(trainable, optimizer).SerializeToString()
 
 
-def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return an npz file: the same arrays always give the same bytes."""
+def npz_bytes(arrays: Iterable[tuple[str, NDArray[Any]]]) -> bytes:
+    """Return an npz file of named arrays, which are taken one by one; the same always give the same bytes."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as file:
-        for name, array in arrays.items():
+        for name, array in arrays:
             # not numpy.savez, whose keyword arguments take names of their own; a fixed date, as it writes
             with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)

@@ -134,4 +134,4 @@ def nudged(artifacts: Artifacts, seed: int) -> bytes:
     for name in engine.parameters():
         towards = rng.choice(np.array([-np.inf, np.inf], np.float32), arrays[name].shape)
         arrays[name] = np.nextafter(arrays[name], towards)
-    return npz_bytes(arrays)
+    return npz_bytes(arrays.items())

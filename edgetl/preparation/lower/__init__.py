@@ -148,7 +148,7 @@ def write_portable(
     files = {
         PORTABLE_TRAIN_STEP: step.SerializeToString(),
         PORTABLE_EVAL_STEP: eval_step(trainable_model, parameters, loss).SerializeToString(),
-        PORTABLE_PARAMETERS: npz_bytes(initial),
+        PORTABLE_PARAMETERS: npz_bytes(initial.items()),
     }
     for name, data in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
