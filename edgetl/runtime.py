@@ -103,20 +103,55 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def available_memory_mb() -> float | None:
-    """Return how much memory this process could still take, 10^6 bytes; None where the system does not tell."""
-    found = []
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+def available_memory_mb(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return how much memory this process could still take, 10^6 bytes; None where the system does not tell.
+
+    What the system has free, or a control group of this process allows, whichever is less.
+    """
+    found = [limit - used for limit, used in _control_groups(proc, cgroups)]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in (proc / "meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024 / 1e6)
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        if limit != "max":
-            used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-            found.append(max(int(limit) - used, 0) / 1e6)
-    except (OSError, ValueError):
-        pass
-    return min(found, default=None)
+                found.append(int(line.split()[1]) * 1024)
+    return max(min(found), 0) / 1e6 if found else None
+
+
+def _control_groups(proc: Path, cgroups: Path) -> Iterator[tuple[int, int]]:
+    """Limit and use, bytes, of each control group above this process that limits memory (cgroups(7), both versions)."""
+    try:
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            root, limit_file, use_file = cgroups, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit_file, use_file = cgroups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        group = root / path.strip("/")
+        # a container may see its own group as the root, whatever it is called outside
+        for directory in (group, *group.parents) if group.is_dir() else (root,):
+            with contextlib.suppress(OSError, ValueError):
+                limit = int((directory / limit_file).read_text(encoding="ascii"))
+                yield (
+                    limit,
+                    int((directory / use_file).read_text(encoding="ascii")) - _cached(directory / "memory.stat"),
+                )
+            if directory == root:
+                break
+
+
+def _cached(statistics: Path) -> int:
+    """Bytes of files that a control group holds and gives up when asked for memory."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in statistics.read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(" ")
+            if name in ("inactive_file", "total_inactive_file"):
+                return int(value)
+    return 0
 
 
 def map_in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[R]:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,59 @@ def test_peak_memory_is_this_process() -> None:
     assert len(padding) == 300_000_000
     assert before < 60
     assert 70 < after - before < 110
+
+
+def system(tmp_path: Path, groups: str, files: dict[str, str]) -> float | None:
+    """What a system says whose MemAvailable is 1000 MB; `files` are below /sys/fs/cgroup."""
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 2000000 kB\nMemAvailable:  976562 kB\n")
+    (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
+    for name, content in files.items():
+        file = tmp_path / "cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return runtime.available_memory_mb(tmp_path / "proc", tmp_path / "cgroup")
+
+
+V2 = "0::/app/job\n"
+UNLIMITED = "9223372036854771712"
+V1 = "5:cpu,cpuacct:/\n4:memory:/job\n0::/\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/\n", {}, 999.999488),
+        (V2, {"app/job/memory.max": "max\n", "app/job/memory.current": "5\n"}, 999.999488),
+        (V2, {"app/job/memory.max": "300000000\n", "app/job/memory.current": "100000000\n"}, 200),
+        # files that are only cached are no use of memory
+        (
+            V2,
+            {
+                "app/job/memory.max": "300000000",
+                "app/job/memory.current": "100000000",
+                "app/job/memory.stat": "anon 1\ninactive_file 60000000\n",
+            },
+            260,
+        ),
+        # a limit further up holds, too
+        (V2, {"app/memory.max": "90000000\n", "app/memory.current": "0\n", "app/job/memory.max": "max\n"}, 90),
+        # a container sees its group as the root
+        ("0::/elsewhere\n", {"memory.max": "50000000\n", "memory.current": "60000000\n"}, 0),
+        (V1, {"memory/job/memory.limit_in_bytes": "80000000", "memory/job/memory.usage_in_bytes": "1000000"}, 79),
+        (
+            V1,
+            {"memory/job/memory.limit_in_bytes": UNLIMITED, "memory/job/memory.usage_in_bytes": "1"},
+            999.999488,
+        ),
+        (V1, {"memory/job/memory.limit_in_bytes": "nonsense"}, 999.999488),
+    ],
+)
+def test_free_memory_is_what_control_groups_leave(
+    tmp_path: Path, groups: str, files: dict[str, str], expected: float
+) -> None:
+    assert system(tmp_path, groups, files) == pytest.approx(expected)
+
+
+def test_nothing_is_known_where_the_system_does_not_tell(tmp_path: Path) -> None:
+    assert runtime.available_memory_mb(tmp_path, tmp_path) is None
