@@ -136,10 +136,8 @@ def _control_groups(proc: Path, cgroups: Path) -> Iterator[tuple[int, int]]:
         for directory in (group, *group.parents) if group.is_dir() else (root,):
             with contextlib.suppress(OSError, ValueError):
                 limit = int((directory / limit_file).read_text(encoding="ascii"))
-                yield (
-                    limit,
-                    int((directory / use_file).read_text(encoding="ascii")) - _cached(directory / "memory.stat"),
-                )
+                used = int((directory / use_file).read_text(encoding="ascii"))
+                yield limit, used - _cached(directory / "memory.stat")
             if directory == root:
                 break
 
