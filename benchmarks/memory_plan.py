@@ -1,0 +1,166 @@
+"""How near is `edgetl plan` to the memory that a training takes?  Linux.
+
+    python benchmarks/memory_plan.py DIRECTORY [--device-python PYTHON] [--stock-python PYTHON]
+
+Prepares ten architectures of timm with random weights, each for head, last:1 and all (kept in DIRECTORY), and
+fine-tunes each with both engines on 30 made-up photographs of 640×480, a process each; prints a table of the
+largest resident memory while features are extracted and while it trains, measured and predicted. What was
+measured is kept in DIRECTORY/measured.jsonl and not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+NETWORKS = (
+    *("mobilenetv3_small_100", "mobilenetv2_100", "resnet18", "vit_tiny_patch16_224", "efficientnet_b0"),
+    *("convnext_atto", "regnetx_002", "ghostnet_050", "densenet121", "mobilevit_xxs"),
+)
+POLICIES = {"head": (16,), "last:1": (16,), "all": (4, 16)}
+"""And the batches that each is trained with; what the first two keep for the way back is next to nothing."""
+THREADS = 2
+SOURCE = """
+import timm, torch
+def build():
+    torch.manual_seed(0)
+    return timm.create_model({name!r}, pretrained=False, num_classes=10).eval()
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--device-python", default=sys.executable, help="has onnxruntime-training")
+    parser.add_argument("--stock-python", default=None, help="has a stock onnxruntime; default: --device-python")
+    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        artifacts, batch, engine, pictures = given.measure
+        print(json.dumps(measured(Path(artifacts), int(batch), engine, Path(pictures))))
+        return
+    pythons = {"ort-training": given.device_python, "portable": given.stock_python or given.device_python}
+    given.directory.mkdir(parents=True, exist_ok=True)
+    draw(given.directory / "pictures")
+    for network in NETWORKS:
+        for policy in POLICIES:
+            prepare(given.directory, network, policy)
+    print(table(list(results(given.directory, pythons))))
+
+
+def draw(directory: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for label in range(10):
+        (directory / str(label)).mkdir(parents=True, exist_ok=True)
+        for number in range(3):
+            pixels = rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(directory / str(label) / f"{number}.jpg")
+
+
+def folder(directory: Path, network: str, policy: str) -> Path:
+    return directory / f"{network}-{policy.replace(':', '')}"
+
+
+def prepare(directory: Path, network: str, policy: str) -> None:
+    out = folder(directory, network, policy)
+    if out.is_dir():
+        return
+    source = directory / f"{network}.py"
+    source.write_text(SOURCE.format(name=network))
+    command = ["prepare", f"{source}:build", "--classes", "10", "--train", policy, "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "edgetl", *command], check=True)
+
+
+def results(directory: Path, pythons: dict[str, str]) -> Iterator[dict[str, Any]]:
+    kept = directory / "measured.jsonl"
+    known = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
+    by_job = {(row["art"], row["batch"], row["engine"]): row for row in known}
+    for network in NETWORKS:
+        for policy, batches in POLICIES.items():
+            for batch in batches:
+                for engine, python in pythons.items():
+                    out = folder(directory, network, policy)
+                    row = by_job.get((out.name, batch, engine))
+                    if row is None:
+                        job = ["--measure", str(out), str(batch), engine, str(directory / "pictures")]
+                        command = [python, __file__, str(directory), *job]
+                        row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                        with kept.open("a") as file:
+                            file.write(json.dumps(row) + "\n")
+                    yield {**row, "network": network, "policy": policy, **predicted(out, batch, engine)}
+
+
+def measured(artifacts: Path, batch: int, engine: str, pictures: Path) -> dict[str, Any]:
+    """Fine-tune, and read the largest resident memory of each half; between them the kernel's record is reset."""
+    import edgetl
+    from edgetl.events import Event, Stage
+
+    found: dict[str, Any] = {"art": artifacts.name, "batch": batch, "engine": engine}
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Stage) and event.text == "training":
+            found["features"] = peak_mb()
+            Path("/proc/self/clear_refs").write_text("5")
+
+    with tempfile.TemporaryDirectory() as name:
+        edgetl.finetune(
+            artifacts,
+            pictures,
+            out=f"{name}/run",
+            cache=f"{name}/cache",
+            batch_size=batch,
+            micro_batch=batch,
+            epochs=1,
+            engine=engine,
+            threads=THREADS,
+            on_event=on_event,
+        )
+    found["training"] = peak_mb()
+    return found
+
+
+def peak_mb() -> float:
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
+
+
+def predicted(artifacts: Path, batch: int, engine: str) -> dict[str, float]:
+    from edgetl.artifacts import load_artifacts
+    from edgetl.planning import predict
+
+    memory = predict(load_artifacts(artifacts).manifest, engine, THREADS, batch)
+    return {"predicted_features": memory.features_mb, "predicted_training": memory.training_mb}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| network | trains | batch | engine | features: measured MB | predicted | training: measured MB | predicted | "
+        "peak: error |",
+        "|---|---|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    errors = []
+    for row in rows:
+        peak = max(row["features"], row["training"])
+        error = max(row["predicted_features"], row["predicted_training"]) / peak - 1
+        errors.append(abs(error))
+        lines.append(
+            f"| {row['network']} | {row['policy']} | {row['batch']} | {row['engine']} | {row['features']:.0f} | "
+            f"{row['predicted_features']:.0f} | {row['training']:.0f} | {row['predicted_training']:.0f} | {error:+.0%} |"
+        )
+    lines.append(f"\n{len(rows)} trainings: largest error {max(errors):.0%}, mean {sum(errors) / len(errors):.0%}.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
