@@ -252,7 +252,8 @@ class Manifest:
         engines: those that can train it.
         head: None if it is not a single linear layer.
         step_memory: of a step of the portable engine: parameters, state, gradients, and the values kept for the
-            way back.
+            way back; None where it cannot train.
+        ort_step_memory: of onnxruntime-training's step, without the optimizer.
         backbone_memory: of the frozen part: its weights and the values that live at once.
         backbone_precision: `float32`, or `int8` where prepare quantised the frozen part.
         files: SHA-256 of every other file, by path relative to the directory.
@@ -285,6 +286,7 @@ class Manifest:
     text: TextPreprocessing | None = None
     backbone_precision: str = "float32"
     backbone_memory: GraphMemory | None = None
+    ort_step_memory: GraphMemory | None = None
 
 
 @dataclass(frozen=True)

@@ -171,28 +171,34 @@ def predict(manifest: Manifest, engine: str, threads: int, micro_batch: int) -> 
     Raises:
         DeviceError: the directory was prepared by an edgetl that did not record the sizes.
     """
-    if manifest.step_memory is None:
+    step = manifest.step_memory if engine == "portable" else manifest.ort_step_memory
+    if step is None:
         raise DeviceError("the prepared directory does not say what a step takes: prepare it anew with this edgetl")
-    return memory_of(manifest.step_memory, manifest.backbone_memory, engine, threads, micro_batch)
+    trainable_mb = sum(spec.nbytes for spec in manifest.trainable) / 1e6
+    return memory_of(engine, step, manifest.backbone_memory, trainable_mb, threads, micro_batch)
 
 
-def memory_of(step: GraphMemory, frozen: GraphMemory | None, engine: str, threads: int, micro_batch: int) -> Memory:
-    """Predict a process's memory from the sizes of its graphs.
+def memory_of(
+    engine: str, step: GraphMemory, frozen: GraphMemory | None, trainable_mb: float, threads: int, micro_batch: int
+) -> Memory:
+    """Predict a process's memory from the sizes of its graphs and of the parameters that train, 10^6 bytes.
 
     The graphs' own sizes (`edgetl.preparation.memory`) are what must be held at once. What a process takes
-    beyond, the interpreter and its libraries, the runtime's copies of weights, and the gaps in its arenas, was
-    fitted to measurements: docs/plan.md has them and the errors.
+    beyond, the interpreter and its libraries, the runtime's copies of weights, checkpoints while they are
+    written, and the gaps in the runtime's arenas, was fitted to measurements: docs/devices.md has them and the
+    errors.
     """
     frozen = frozen or GraphMemory(0.0, 0.0)
-    base, of_fixed, of_samples = _FEATURES
-    features = base + of_fixed * frozen.fixed_mb + of_samples * threads * frozen.per_sample_mb
-    base, of_fixed, of_samples = _TRAINING[engine]
-    training = base + of_fixed * step.fixed_mb + of_samples * micro_batch * step.per_sample_mb
+    base, of_weights, of_samples = _FEATURES[engine]
+    features = base + of_weights * frozen.fixed_mb + of_samples * threads * frozen.per_sample_mb
+    base, of_parameters, of_samples = _TRAINING[engine]
+    training = base + of_parameters * trainable_mb + of_samples * micro_batch * step.per_sample_mb
     return Memory(features, training)
 
 
-_FEATURES = (95.0, 2.0, 1.5)
-_TRAINING = {"portable": (110.0, 4.0, 1.6), "ort-training": (120.0, 4.0, 3.0)}
+# 10^6 bytes of the process without a network; then factors of what the graphs hold
+_FEATURES = {"ort-training": (100.0, 2.0, 2.0), "portable": (100.0, 2.5, 2.0)}
+_TRAINING = {"ort-training": (110.0, 22.0, 1.3), "portable": (102.0, 18.0, 1.25)}
 
 
 def _engine(manifest: Manifest, device: Device, name: str, wanted: str | None) -> tuple[str | None, str | None]:

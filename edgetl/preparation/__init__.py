@@ -209,7 +209,7 @@ def prepare(
         on_event(Stage("generating gradients"))
         optimizer = Optimizer()
         gradients.generate(parts.trainable, chosen.trainable, loss, optimizer, directory)
-        engines, memory = share.engines_and_memory(parts, loss, optimizer, directory, on_event)
+        steps = share.add_portable(parts, loss, optimizer, directory, on_event)
         files = sorted(file for file in directory.rglob("*") if file.is_file())
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -227,11 +227,12 @@ def prepare(
             frozen=parts.frozen,
             backbone_macs=parts.backbone_macs,
             trainable_macs=parts.trainable_macs,
-            step_memory=memory,
+            step_memory=steps.get("portable"),
+            ort_step_memory=steps["ort-training"],
             head=heads.linear_head(network, parts.trainable),
             loss=loss,
             optimizer=optimizer,
-            engines=engines,
+            engines=tuple(steps),
             opset=defaults.OPSET,
             ir_version=defaults.IR_VERSION,
             audio=spectrogram,

@@ -13,7 +13,7 @@ from edgetl.artifacts import ORT_TRAINING_MODEL, PORTABLE_TRAIN_STEP, GraphMemor
 from edgetl.devices import Device
 from edgetl.engines.base import FEWEST_AT_ONCE
 from edgetl.errors import DeviceError, ModelError
-from edgetl.events import Note, OnEvent
+from edgetl.events import Note, OnEvent, ignore
 from edgetl.planning import memory_of
 from edgetl.preparation import gradients, policy, split
 from edgetl.preparation.decompose import obstacles
@@ -107,29 +107,33 @@ def _needed(share: Share, loss: str, device: Device) -> float:
     with tempfile.TemporaryDirectory(prefix="edgetl-") as name:
         directory = Path(name)
         gradients.generate(share.parts.trainable, share.trainable, loss, Optimizer(), directory)
-        engines, step = engines_and_memory(share.parts, loss, Optimizer(), directory)
-    engine = next((engine for engine in device.engines if engine in engines), None)
-    if engine is None or step is None:
+        steps = add_portable(share.parts, loss, Optimizer(), directory)
+    engine = next((engine for engine in device.engines if engine in steps), None)
+    if engine is None:
         raise DeviceError("no engine of the device trains this share")
     frozen = None if share.parts.backbone is None else graph_memory(share.parts.backbone)
-    return memory_of(step, frozen, engine, 1, FEWEST_AT_ONCE).peak_mb
+    return memory_of(engine, steps[engine], frozen, _trainable_mb(share.parts), 1, FEWEST_AT_ONCE).peak_mb
 
 
-def engines_and_memory(
-    parts: Parts, loss: str, optimizer: Optimizer, directory: Path, on_event: OnEvent | None = None
-) -> tuple[tuple[str, ...], GraphMemory | None]:
-    """Write what the portable engine needs, if every operator can be lowered, beside the other engine's files.
+def _trainable_mb(parts: Parts) -> float:
+    return sum(spec.nbytes for spec in parts.parameters) / 1e6
+
+
+def add_portable(
+    parts: Parts, loss: str, optimizer: Optimizer, directory: Path, on_event: OnEvent = ignore
+) -> dict[str, GraphMemory]:
+    """Write what the portable engine needs beside the other engine's files, if every operator can be lowered.
 
     Returns:
         The engines that can train, and what a step takes.
     """
     training = onnx.load(directory / ORT_TRAINING_MODEL)
+    steps = {"ort-training": graph_memory(training)}
     if lacking := missing(training):
-        if on_event is not None:
-            on_event(Note(f"only onnxruntime-training can train this, for want of rules for: {', '.join(lacking)}"))
-        return ("ort-training",), None
+        on_event(Note(f"only onnxruntime-training can train this, for want of rules for: {', '.join(lacking)}"))
+        return steps
     write_portable(directory, training, parts.trainable, parts.parameters, loss, optimizer)
-    return ("ort-training", "portable"), graph_memory(onnx.load(directory / PORTABLE_TRAIN_STEP))
+    return {**steps, "portable": graph_memory(onnx.load(directory / PORTABLE_TRAIN_STEP))}
 
 
 def _possible(network: Network) -> list[str]:
