@@ -223,10 +223,11 @@ class Head:
 
 @dataclass(frozen=True)
 class GraphMemory:
-    """What a graph holds at once at most for a batch of N, 10^6 bytes: `fixed_mb + N·per_sample_mb`."""
+    """What a graph holds at once at most for a batch of N, 10^6 bytes: `fixed_mb + N·per_sample_mb`; and its nodes."""
 
     fixed_mb: float
     per_sample_mb: float
+    nodes: int = 0
 
 
 @dataclass(frozen=True)

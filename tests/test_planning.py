@@ -11,7 +11,7 @@ from edgetl.devices import Device, load_device
 from edgetl.engines import resolve_engine
 from edgetl.errors import DeviceError, EdgetlError
 from edgetl.events import Note
-from edgetl.planning import memory_of, plan_for, predict
+from edgetl.planning import RESERVE, memory_of, plan_for, predict
 from edgetl.run import Run
 
 PI = load_device("raspberry-pi-4")
@@ -34,6 +34,7 @@ def test_memory_grows_with_all_that_it_should() -> None:
     assert memory_of("portable", step, frozen, 3.0, 2, 16).training_mb > base.training_mb
     assert memory_of("portable", step, frozen, 4.0, 2, 8).training_mb > base.training_mb
     assert memory_of("portable", step, frozen, 3.0, 4, 8).features_mb > base.features_mb
+    assert memory_of("portable", replace(step, nodes=5000), frozen, 3.0, 2, 8).training_mb > base.training_mb
     assert memory_of("portable", step, None, 3.0, 2, 8).features_mb < base.features_mb
     assert base.peak_mb == max(base.features_mb, base.training_mb)
 
@@ -42,8 +43,8 @@ def test_the_largest_micro_batch_is_the_largest_that_fits(digits_artifacts: Path
     prepared = sized(digits_artifacts, GraphMemory(20, 10))
     found = plan_for(prepared, small(600), name="pi", batch_size=64)
     assert found.fits
-    assert predict(prepared.manifest, "portable", 4, found.largest_micro_batch).peak_mb <= 600
-    assert predict(prepared.manifest, "portable", 4, 2 * found.largest_micro_batch).peak_mb > 600
+    assert RESERVE * predict(prepared.manifest, "portable", 4, found.largest_micro_batch).peak_mb <= 600
+    assert RESERVE * predict(prepared.manifest, "portable", 4, 2 * found.largest_micro_batch).peak_mb > 600
     assert found.micro_batch == min(64, found.largest_micro_batch)
     assert found.memory is not None
     assert found.memory.training_mb == predict(prepared.manifest, "portable", 4, found.micro_batch).training_mb
@@ -52,10 +53,10 @@ def test_the_largest_micro_batch_is_the_largest_that_fits(digits_artifacts: Path
 def test_threads_are_given_up_before_the_job_is(digits_artifacts: Path) -> None:
     prepared = sized(digits_artifacts, GraphMemory(5, 0.1), GraphMemory(10, 40))
     one, four = (predict(prepared.manifest, "portable", n, 1).features_mb for n in (1, 4))
-    found = plan_for(prepared, small((one + four) / 2), name="pi")
+    found = plan_for(prepared, small(RESERVE * (one + four) / 2), name="pi")
     assert found.fits
     assert found.threads in (2, 3)
-    too_small = plan_for(prepared, small(one - 1), name="pi")
+    too_small = plan_for(prepared, small(RESERVE * one - 1), name="pi")
     assert not too_small.fits
     assert "computing features takes" in too_small.problems[0]
 
@@ -63,7 +64,7 @@ def test_threads_are_given_up_before_the_job_is(digits_artifacts: Path) -> None:
 def test_what_does_not_fit_says_what_would(digits_artifacts: Path) -> None:
     found = plan_for(sized(digits_artifacts, GraphMemory(5, 1000)), small(600), name="pi")
     assert (found.fits, found.largest_micro_batch) == (False, 0)
-    assert "a step takes" in found.problems[0]
+    assert "training takes" in found.problems[0]
     assert "--device pi --train auto" in found.problems[0]
 
 

@@ -43,7 +43,8 @@ def graph_memory(model: onnx.ModelProto, *, length: int = 1) -> GraphMemory:
     values = observe(sized)
     peaks = {batch: _peak(sized.graph, values, batch) for batch in (SMALL, LARGE)}
     per_sample = (peaks[LARGE] - peaks[SMALL]) / (LARGE - SMALL)
-    return GraphMemory(fixed_mb=(peaks[SMALL] - SMALL * per_sample) / 1e6, per_sample_mb=per_sample / 1e6)
+    fixed = peaks[SMALL] - SMALL * per_sample
+    return GraphMemory(fixed_mb=fixed / 1e6, per_sample_mb=per_sample / 1e6, nodes=len(model.graph.node))
 
 
 def _peak(graph: onnx.GraphProto, values: Mapping[str, Value], batch: int) -> int:

@@ -14,7 +14,7 @@ from edgetl.devices import Device
 from edgetl.engines.base import FEWEST_AT_ONCE
 from edgetl.errors import DeviceError, ModelError
 from edgetl.events import Note, OnEvent, ignore
-from edgetl.planning import memory_of
+from edgetl.planning import RESERVE, memory_of
 from edgetl.preparation import gradients, policy, split
 from edgetl.preparation.decompose import obstacles
 from edgetl.preparation.heads import Network
@@ -59,7 +59,8 @@ def cut(network: Network, train: Sequence[str], *, length: int) -> Share:
 def largest(network: Network, loss: str, device: Device, name: str, *, length: int, on_event: OnEvent) -> Share:
     """Cut the network for the largest of head, last:1, last:2 … all whose training fits the device.
 
-    It fits if `FEWEST_AT_ONCE` samples can be computed at once in the device's memory for training.
+    It fits if `FEWEST_AT_ONCE` samples can be computed at once in the device's memory for training, with the
+    reserve that `plan` keeps.
 
     Raises:
         DeviceError: not even the head does.
@@ -76,7 +77,7 @@ def largest(network: Network, loss: str, device: Device, name: str, *, length: i
             return False  # not trainable, or by no engine of the device
         found[candidate] = share
         on_event(Note(f"--train {candidate} takes {needs[candidate]:.0f} MB of {device.training_memory_mb:.0f}"))
-        return needs[candidate] <= device.training_memory_mb
+        return RESERVE * needs[candidate] <= device.training_memory_mb
 
     best = _last(policies, fits)
     if best is None:

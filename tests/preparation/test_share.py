@@ -11,7 +11,7 @@ from edgetl import prepare
 from edgetl.artifacts import load_artifacts
 from edgetl.errors import DeviceError, EdgetlError
 from edgetl.events import Note
-from edgetl.planning import predict
+from edgetl.planning import RESERVE, predict
 from edgetl.preparation.share import _last
 
 
@@ -68,7 +68,7 @@ def test_the_largest_share_that_fits(source: str, tmp_path: Path) -> None:
     needs = {}
     for policy in ("head", "last:2", "last:3", "all"):
         prepared(source, tmp_path / policy, train=[policy])
-        needs[policy] = predict(load_artifacts(tmp_path / policy).manifest, "portable", 1, 4).peak_mb
+        needs[policy] = RESERVE * predict(load_artifacts(tmp_path / policy).manifest, "portable", 1, 4).peak_mb
     assert needs["head"] < needs["last:2"] < needs["last:3"] < needs["all"]
     notes: list[str] = []
     prepared(
