@@ -231,6 +231,23 @@ class GraphMemory:
 
 
 @dataclass(frozen=True)
+class ShareSize:
+    """How large a share of the network is, to tell which smaller one would fit where the prepared one does not.
+
+    Attributes:
+        policy: as `prepare --train` takes it, or several with commas between.
+        trainable_mb: of its parameters, 10^6 bytes.
+        values_mb: of all values that a forward pass makes of one sample behind the share's boundary.
+        nodes: that make them.
+    """
+
+    policy: str
+    trainable_mb: float
+    values_mb: float
+    nodes: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a prepared directory says of itself; see docs/artifacts.md for each field.
 
@@ -254,6 +271,7 @@ class Manifest:
         head: None if it is not a single linear layer.
         step_memory: of a step of the portable engine: parameters, state, gradients, and the values kept for the
             way back; None where it cannot train.
+        shares: the smaller ones of head, last:1, last:2 …, the smallest first, and at the end the one prepared.
         ort_step_memory: of onnxruntime-training's step, without the optimizer.
         backbone_memory: of the frozen part: its weights and the values that live at once.
         backbone_precision: `float32`, or `int8` where prepare quantised the frozen part.
@@ -288,6 +306,7 @@ class Manifest:
     backbone_precision: str = "float32"
     backbone_memory: GraphMemory | None = None
     ort_step_memory: GraphMemory | None = None
+    shares: tuple[ShareSize, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetl.artifacts import Artifacts, GraphMemory, Manifest, load_artifacts
+from edgetl.artifacts import Artifacts, GraphMemory, Manifest, ShareSize, load_artifacts
 from edgetl.choices import CACHE_PRECISIONS, check_choice, check_range
 from edgetl.devices import Device, load_device
 from edgetl.errors import DeviceError
@@ -139,7 +139,7 @@ def plan_for(
         largest = max(fitting, default=0)
         micro_batch = min(largest, batch_size) or 1
         memory = predict(manifest, chosen, threads, micro_batch)
-        problems.extend(_too_large(manifest, memory, budget, name))
+        problems.extend(_too_large(manifest, chosen, memory, budget, name))
     cache_mb = disk_mb = None
     if images is not None:
         cache_mb = images * _cached_bytes(manifest, cache_precision or device.cache_precision) / 1e6
@@ -244,25 +244,51 @@ def _engine(manifest: Manifest, device: Device, name: str, wanted: str | None) -
     )
 
 
-def _too_large(manifest: Manifest, memory: Memory, budget: float, name: str) -> list[str]:
+def _too_large(manifest: Manifest, engine: str, memory: Memory, budget: float, name: str) -> list[str]:
     problems = []
     if RESERVE * memory.features_mb > budget:
         problems.append(
             f"computing features takes {memory.features_mb:.0f} MB on one thread, and a fifth in reserve, where {name} "
-            f"allows {budget:.0f}: "
-            "take a smaller network, or --backbone int8"
+            f"allows {budget:.0f}: take a smaller network, or --backbone int8"
         )
     if RESERVE * memory.training_mb > budget:
+        smaller = _smaller(manifest, engine, budget)
+        way = (
+            "and no smaller share would fit: take a smaller network"
+            if smaller is None
+            else f"prepare again with --train {smaller}, which would fit, or with --train auto --device {name}"
+        )
         problems.append(
             f"training takes {memory.training_mb:.0f} MB even for one sample at once, and a fifth in reserve, where "
-            f"{name} allows {budget:.0f}: train a smaller share ({_smaller(manifest)}); prepare --device {name} "
-            "--train auto finds the largest that fits"
+            f"{name} allows {budget:.0f}: {way}"
         )
     return problems
 
 
-def _smaller(manifest: Manifest) -> str:
-    return "head, or last:K" if manifest.policy != ("head",) else "or a smaller network, since this is the head alone"
+def _smaller(manifest: Manifest, engine: str, budget: float) -> str | None:
+    """Return the largest share, smaller than the prepared one, that would fit, by an estimate of its step."""
+    step = manifest.step_memory if engine == "portable" else manifest.ort_step_memory
+    if step is None or not manifest.shares:
+        return None
+    *smaller, whole = manifest.shares
+    for share in reversed(smaller):
+        estimated = GraphMemory(
+            fixed_mb=0.0,
+            per_sample_mb=smaller_step(step.per_sample_mb, share, whole),
+            nodes=step.nodes * share.nodes // max(whole.nodes, 1),
+        )
+        if RESERVE * memory_of(engine, estimated, None, share.trainable_mb, 1, 1).training_mb <= budget:
+            return share.policy
+    return None
+
+
+def smaller_step(per_sample_mb: float, share: ShareSize, whole: ShareSize) -> float:
+    """Estimate what a step of a smaller share holds for one sample, 10^6 bytes.
+
+    What is kept for the way back shrinks as what a forward pass makes behind the boundary; what one layer needs
+    while it is differentiated, such as a convolution's unfolded input, may not shrink at all. Half is counted as each.
+    """
+    return per_sample_mb * (1 + share.values_mb / max(whole.values_mb, 1e-9)) / 2
 
 
 def _powers(largest: int) -> list[int]:
@@ -284,4 +310,4 @@ def _run_mb(manifest: Manifest) -> float:
     return 2 * 4 * 4 * sum(spec.elements for spec in manifest.trainable) / 1e6
 
 
-__all__ = ["Memory", "Plan", "memory_of", "plan", "plan_for", "predict"]
+__all__ = ["Memory", "Plan", "memory_of", "plan", "plan_for", "predict", "smaller_step"]

@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgetl import finetune, plan
-from edgetl.artifacts import Artifacts, GraphMemory, load_artifacts
+from edgetl.artifacts import Artifacts, GraphMemory, ShareSize, load_artifacts
 from edgetl.cli import main
 from edgetl.devices import Device, load_device
 from edgetl.engines import resolve_engine
@@ -62,10 +62,18 @@ def test_threads_are_given_up_before_the_job_is(digits_artifacts: Path) -> None:
 
 
 def test_what_does_not_fit_says_what_would(digits_artifacts: Path) -> None:
-    found = plan_for(sized(digits_artifacts, GraphMemory(5, 1000)), small(600), name="pi")
+    prepared = sized(digits_artifacts, GraphMemory(5, 1000, nodes=1000))
+    shares = (ShareSize("head", 0.1, 1, 10), ShareSize("last:1", 1, 20, 50), ShareSize("last:2", 2, 50, 100))
+    whole = ShareSize("all", 5, 100, 1000)
+    prepared = replace(prepared, manifest=replace(prepared.manifest, shares=(*shares, whole)))
+    found = plan_for(prepared, small(600), name="pi")
     assert (found.fits, found.largest_micro_batch) == (False, 0)
     assert "training takes" in found.problems[0]
-    assert "--device pi --train auto" in found.problems[0]
+    assert "no smaller share would fit" in found.problems[0]
+    # of 1000 MB for a sample, a forward pass of last:1 makes a fifth, that of last:2 half: 600 and 750 are expected
+    advice = "prepare again with --train {}, which would fit, or with --train auto --device pi"
+    assert advice.format("last:1") in plan_for(prepared, small(1200), name="pi").problems[0]
+    assert advice.format("last:2") in plan_for(prepared, small(1500), name="pi").problems[0]
 
 
 def test_the_disk_of_features(digits_artifacts: Path) -> None:

@@ -229,6 +229,7 @@ def prepare(
             trainable_macs=parts.trainable_macs,
             step_memory=steps.get("portable"),
             ort_step_memory=steps["ort-training"],
+            shares=share.sizes(network, chosen),
             head=heads.linear_head(network, parts.trainable),
             loss=loss,
             optimizer=optimizer,

@@ -48,7 +48,7 @@ def graph_memory(model: onnx.ModelProto, *, length: int = 1) -> GraphMemory:
 
 
 def _peak(graph: onnx.GraphProto, values: Mapping[str, Value], batch: int) -> int:
-    sizes = {name: _bytes(value, batch) for name, value in values.items()}
+    sizes = {name: nbytes(value, batch) for name, value in values.items()}
     bound = {value.name for value in (*graph.input, *graph.output)} | {tensor.name for tensor in graph.initializer}
     always = sum(sizes[name] for name in bound)
     readers: dict[str, int] = {}
@@ -100,7 +100,8 @@ def _shared(
     return None
 
 
-def _bytes(value: Value, batch: int) -> int:
+def nbytes(value: Value, batch: int) -> int:
+    """Return how many bytes an observed value takes for a batch."""
     width = helper.tensor_dtype_to_np_dtype(value.element_type).itemsize
     return width * math.prod(_length(dim, batch) for dim in value.shape)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,17 +10,19 @@ from pathlib import Path
 
 import onnx
 
-from edgetl.artifacts import ORT_TRAINING_MODEL, PORTABLE_TRAIN_STEP, GraphMemory, Optimizer
+from edgetl.artifacts import ORT_TRAINING_MODEL, PORTABLE_TRAIN_STEP, GraphMemory, Optimizer, ShareSize
 from edgetl.devices import Device
 from edgetl.engines.base import FEWEST_AT_ONCE
 from edgetl.errors import DeviceError, ModelError
 from edgetl.events import Note, OnEvent, ignore
+from edgetl.graphs import node_inputs
 from edgetl.planning import RESERVE, memory_of
 from edgetl.preparation import gradients, policy, split
 from edgetl.preparation.decompose import obstacles
 from edgetl.preparation.heads import Network
 from edgetl.preparation.lower import missing, write_portable
-from edgetl.preparation.memory import graph_memory
+from edgetl.preparation.lower.observe import observe
+from edgetl.preparation.memory import graph_memory, nbytes
 from edgetl.preparation.split import Parts
 
 AUTO = "auto"
@@ -118,6 +121,40 @@ def _needed(share: Share, loss: str, device: Device) -> float:
 
 def _trainable_mb(parts: Parts) -> float:
     return sum(spec.nbytes for spec in parts.parameters) / 1e6
+
+
+def sizes(network: Network, chosen: Share) -> tuple[ShareSize, ...]:
+    """Return the size of each smaller share of head, last:1, last:2 …, and at the end of the one that was cut."""
+    graph = chosen.parts.trainable.graph
+    values = observe(chosen.parts.trainable)
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+
+    def size(name: str, trainable: Sequence[str]) -> ShareSize:
+        behind = set(trainable)
+        nodes = [node for node in graph.node if _reaches(node, behind)]
+        made = [values[output] for node in nodes for output in node.output if output]
+        return ShareSize(
+            policy=name,
+            trainable_mb=4e-6 * sum(math.prod(initializers[parameter].dims) for parameter in trainable),
+            values_mb=sum(nbytes(value, 2) - nbytes(value, 1) for value in made) / 1e6,
+            nodes=len(nodes),
+        )
+
+    smaller = []
+    for name in ("head", *(f"last:{count}" for count in range(1, len(policy.blocks(network)) + 1))):
+        trainable = policy.trainable_parameters(network, [name])
+        if not set(trainable) < set(chosen.trainable):
+            break
+        smaller.append(size(name, trainable))
+    return (*smaller, size(",".join(chosen.policy), chosen.trainable))
+
+
+def _reaches(node: onnx.NodeProto, behind: set[str]) -> bool:
+    """Tell whether a node reads one of the names, and add its outputs to them."""
+    if behind.isdisjoint(node_inputs(node)):
+        return False
+    behind.update(node.output)
+    return True
 
 
 def add_portable(

@@ -1,5 +1,6 @@
 """`--train auto`: the largest share of a network that fits a device."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from edgetl import prepare
 from edgetl.artifacts import load_artifacts
 from edgetl.errors import DeviceError, EdgetlError
 from edgetl.events import Note
-from edgetl.planning import RESERVE, predict
+from edgetl.planning import RESERVE, predict, smaller_step
 from edgetl.preparation.share import _last
 
 
@@ -83,6 +84,24 @@ def test_the_largest_share_that_fits(source: str, tmp_path: Path) -> None:
     assert notes[-1] == "--train auto: last:2 is the largest share that fits Raspberry Pi 4 Model B, 4 GB"
     prepared(source, tmp_path / "everything", train=["auto"], device="raspberry-pi-4")
     assert load_artifacts(tmp_path / "everything").manifest.policy == ("all",)
+
+
+def test_plan_names_the_share_that_would_fit(source: str, tmp_path: Path) -> None:
+    prepared(source, tmp_path / "all", train=["all"])
+    shares = load_artifacts(tmp_path / "all").manifest.shares
+    assert [share.policy for share in shares] == ["head", "last:1", "last:2", "last:3", "last:4", "all"]
+    for smaller, larger in itertools.pairwise(shares):
+        assert smaller.trainable_mb < larger.trainable_mb
+        assert smaller.values_mb < larger.values_mb
+        assert smaller.nodes < larger.nodes
+    # the last block: a convolution, its activation and the sum, 64 maps of 32×32 each, before the mean
+    assert shares[1].values_mb - shares[0].values_mb == pytest.approx(3 * 64 * 32 * 32 * 4e-6, rel=0.01)
+    # what is estimated from the whole is near what the share itself takes
+    prepared(source, tmp_path / "some", train=["last:2"])
+    whole, some = (load_artifacts(tmp_path / name).manifest.step_memory for name in ("all", "some"))
+    assert whole is not None
+    assert some is not None
+    assert smaller_step(whole.per_sample_mb, shares[2], shares[-1]) == pytest.approx(some.per_sample_mb, rel=0.25)
 
 
 def test_nothing_fits(source: str, tmp_path: Path) -> None:
