@@ -37,7 +37,7 @@ STEP_BATCH = 4
 PICTURES = 16
 """For training, and as many others."""
 
-STANDS_STILL = 1e-3
+STANDS_STILL = 0.005
 """A training that changes the loss by less shows nothing."""
 
 ENCODE = TargetEncoder("classification", CLASSES)
@@ -202,7 +202,7 @@ def train(network: Network, image: Preprocessing, name: str, directory: Path) ->
         return engines.train(engine, prepared.artifacts, batches, (batch(everything), batch(other)), rate, state)
 
     ort = trained("ort-training")
-    for _ in range(2):
+    for _ in range(4):
         if abs(ort.last_loss - loss) > STANDS_STILL:
             break
         rate *= 10  # such steps are shorter than the last bits of most parameters
