@@ -21,6 +21,7 @@ _EXPORTS = {
     "predict": "edgetl.deployed",
     "benchmark": "edgetl.benchmarking",
     "describe": "edgetl.inspection",
+    "verify": "edgetl.verification",
     "write_report": "edgetl.report",
     "compare_runs": "edgetl.runs",
     "DeployedModel": "edgetl.deployed",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from edgetl.report import write_report as write_report
     from edgetl.runs import compare_runs as compare_runs
     from edgetl.train import finetune as finetune
+    from edgetl.verification import verify as verify
 
 
 def __getattr__(name: str) -> Any:

@@ -20,8 +20,8 @@ DEVICE_MODULES = sorted(
 ORDER = ["errors", "choices", "defaults", "metrics", "schema", "events", "storage", "artifacts", "targets",
          "schedule", "rate", "runtime", "machine", "providers", "graphs", "initialization", "data",
          "engines", "devices", "planning", "quantization", "features", "run", "runs", "report", "loop",
-         "settings", "train", "deployed", "benchmarking", "deployment", "inspection", "doctor", "remote",
-         "console", "outline", "cli"]  # fmt: skip
+         "settings", "train", "deployed", "benchmarking", "deployment", "inspection", "verification",
+         "doctor", "remote", "console", "outline", "cli"]  # fmt: skip
 
 BLOCK = """
 import sys

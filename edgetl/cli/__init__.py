@@ -9,7 +9,7 @@ from edgetl.cli.deploy import deploy
 from edgetl.cli.devices import devices, plan
 from edgetl.cli.elsewhere import pull, push, remote, rollback
 from edgetl.cli.finetune import finetune
-from edgetl.cli.look import inspect, report, runs
+from edgetl.cli.look import inspect, report, runs, verify
 from edgetl.cli.machine import demo, doctor
 from edgetl.cli.prepare import prepare
 from edgetl.cli.use import benchmark, evaluate, predict
@@ -23,6 +23,6 @@ def main() -> None:
 
 _DOING = (prepare, plan, finetune, deploy, evaluate, predict, benchmark)
 _ELSEWHERE = (push, pull, rollback, remote)
-_LOOKING = (inspect, report, runs, devices, doctor, demo)
+_LOOKING = (inspect, verify, report, runs, devices, doctor, demo)
 for command in (*_DOING, *_ELSEWHERE, *_LOOKING):
     main.add_command(command)

@@ -55,3 +55,25 @@ def runs(directory: str, sort: str, as_json: bool) -> None:
 
         found = edgetl.compare_runs(directory, sort=sort, on_event=display)
     finish(as_json, {"directory": directory, "runs": found}, *table(*outline.runs_table(found)))
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@click.option(
+    "--artifacts", type=click.Path(), metavar="DIR", help="The prepared directory that PATH should have come from."
+)
+@click.option("--run", type=click.Path(), metavar="RUN", help="The run that a deployed model should have come from.")
+@json_option
+def verify(path: str, artifacts: str | None, run: str | None, as_json: bool) -> None:
+    """Check every hash of PATH: a prepared directory, a run, or a deployed model."""
+    with reporting(as_json):
+        import edgetl
+
+        found = edgetl.verify(path, artifacts=artifacts, run=run)
+    finish(
+        as_json,
+        found,
+        f"{found.path} ({found.kind}) is what it says",
+        *(f"  {phrase}" for phrase in found.checked),
+        *(f"  not checked: {phrase}" for phrase in found.unchecked),
+    )

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -189,6 +190,7 @@ def describe(
         "source": schema.to_json(manifest.source),
         "policy": manifest.policy,
         "artifacts_sha256": prepared.sha256,
+        "content_sha256": _hash(model),
         "run_sha256": run_hash(run),
         "samples_sha256": samples_hash(run),
         "training": {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "seed", "engine")},
@@ -207,6 +209,21 @@ def describe(
     )
 
 
+def content_hash(file: Path) -> str | None:
+    """A hash of a deployed file but for its metadata; None if it is no ONNX file (`--format ort`)."""
+    import onnx
+
+    if file.read_bytes()[4:8] == b"ORTM":
+        return None
+    model = onnx.load(file)
+    del model.metadata_props[:]
+    return _hash(model)
+
+
+def _hash(model: ModelProto) -> str:
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
 def run_hash(run: Run) -> str:
     """A hash of a run's settings and of its best weights."""
     found = hashlib.sha256(json.dumps(schema.to_json(run.read_args()), sort_keys=True).encode())
@@ -222,4 +239,4 @@ def samples_hash(run: Run) -> str:
     return found.hexdigest()
 
 
-__all__: Sequence[str] = ["Form", "compose", "describe", "run_hash", "samples_hash"]
+__all__: Sequence[str] = ["Form", "compose", "content_hash", "describe", "run_hash", "samples_hash"]
