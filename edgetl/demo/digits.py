@@ -23,7 +23,8 @@ EXAMPLES_PER_CLASS = 20
 
 def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the pictures `[1797, 8, 8]` with values 0..16, and the digit of each."""
-    with resources.files("edgetl.demo").joinpath("digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    file = resources.files("edgetl.demo").joinpath("digits.npz")
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         return archive["images"], archive["labels"].astype(np.int64)
 
 
