@@ -249,6 +249,7 @@ def begin(
         for name in (REPORT, CURVES, CONFUSION, METRICS, VALIDATION, LAST, BEST, RESULTS, SAMPLES, ARGS):
             (run.path / name).unlink(missing_ok=True)
         last = None
+    storage.sweep(run.path)
     run.write_samples(samples())
     run.write_args(args)
     return last

@@ -57,6 +57,13 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def sweep(directory: Path) -> None:
+    """Remove what writers that died left unfinished in a directory and below; nobody else may be writing there."""
+    for file in directory.rglob(".*.partial"):
+        if file.is_file():
+            file.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a crash leaves the old content or the new."""
     with written_aside(path) as aside:
