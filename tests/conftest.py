@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from PIL import Image
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+# a shell lets its background jobs ignore it, and so would the processes that tests interrupt
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # preparation and coverage need the workstation's packages; everything else runs without torch
 collect_ignore = [] if HAS_TORCH else ["preparation", "coverage"]
