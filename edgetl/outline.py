@@ -118,6 +118,8 @@ def plan_lines(found: Plan) -> Iterator[str]:
         yield f"{found.artifacts} does not fit {found.title}:"
         for problem in found.problems:
             yield f"  {problem}"
+    if found.deploy_precision != "float32":
+        yield f"  deploy for it with --precision {found.deploy_precision}"
     if found.memory is not None:
         yield (
             f"  memory: {found.memory.features_mb:,.0f} MB to compute features, {found.memory.training_mb:,.0f} MB to "

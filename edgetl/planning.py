@@ -44,6 +44,7 @@ class Plan:
         largest_micro_batch: the largest power of two whose samples fit at once; 0 if none does.
         cache_mb, disk_mb: of the features of `images` samples, and of those, the prepared directory and the
             run together; None if their number was not given.
+        deploy_precision: what `deploy` should take for the device.
         problems: what stands in the way, a sentence each; empty if the job fits.
     """
 
@@ -61,6 +62,7 @@ class Plan:
     cache_mb: float | None
     disk_mb: float | None
     storage_mb: float
+    deploy_precision: str
     problems: tuple[str, ...]
 
     @property
@@ -165,6 +167,7 @@ def plan_for(
         cache_mb=cache_mb,
         disk_mb=disk_mb,
         storage_mb=device.storage_mb,
+        deploy_precision=device.deploy_precision,
         problems=tuple(problems),
     )
 

@@ -33,10 +33,10 @@ _SATURATED = 0.05
 """Relative difference between the optimised graph and the graph as it stands from which products count as saturated."""
 
 
-def calibration_feeds(
+def calibration(
     samples: Sequence[Sample], decode: Decoder, preprocess: Path, names: Sequence[str], *, seed: int
-) -> list[Callable[[], Feeds]]:
-    """Return what makes the network's inputs of at most `defaults.CALIBRATION_SAMPLES` samples, drawn at random.
+) -> Iterator[Feeds]:
+    """Yield the network's inputs for at most `defaults.CALIBRATION_SAMPLES` samples, drawn at random.
 
     Args:
         preprocess: the file `preprocess.onnx`, whose outputs are `names`.
@@ -45,25 +45,22 @@ def calibration_feeds(
         DataError: none can be read.
     """
     session = runtime.open_session(preprocess)
-
-    def feeds(content: bytes) -> Feeds:
-        return dict(zip(names, session.run(list(names), decode(content)), strict=True))
-
-    found: list[Callable[[], Feeds]] = []
+    found = 0
     for index in np.random.default_rng(seed).permutation(len(samples)):
-        if len(found) == defaults.CALIBRATION_SAMPLES:
+        try:
+            decoded = decode(samples[int(index)].read())
+        except DataError:
+            continue
+        yield dict(zip(names, session.run(list(names), decoded), strict=True))
+        found += 1
+        if found == defaults.CALIBRATION_SAMPLES:
             break
-        sample = samples[int(index)]
-        with contextlib.suppress(DataError):
-            feeds(sample.read())
-            found.append(lambda sample=sample: feeds(sample.read()))  # type: ignore[misc]
     if not found:
         raise DataError("no sample can be read that could calibrate the quantisation")
-    return found
 
 
 def to_int8(
-    model: onnx.ModelProto, feeds: Sequence[Callable[[], Feeds]], *, keep: Collection[str] = ()
+    model: onnx.ModelProto, feeds: Callable[[], Iterator[Feeds]], *, keep: Collection[str] = ()
 ) -> onnx.ModelProto:
     """Return the network with weights and activations in eight bits (QuantizeLinear and DequantizeLinear).
 
@@ -73,7 +70,7 @@ def to_int8(
     right everywhere.
 
     Args:
-        feeds: each makes one sample's inputs.
+        feeds: gives the inputs of one sample after the other, from the first on at each call.
         keep: names of nodes that stay in float32.
 
     Raises:
@@ -91,11 +88,10 @@ def to_int8(
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._feeds = iter(feeds)
+            self._feeds = feeds()
 
         def get_next(self) -> Feeds | None:
-            feed = next(self._feeds, None)
-            return None if feed is None else feed()
+            return next(self._feeds, None)
 
     with tempfile.TemporaryDirectory(prefix="edgetl-") as name, _quiet():
         before, after = Path(name) / "float32.onnx", Path(name) / "int8.onnx"
@@ -119,7 +115,7 @@ def to_int8(
         except Exception as error:  # the quantiser raises whatever its parts raise
             raise ModelError(f"ONNX Runtime cannot quantise this network ({error}): try --precision float16") from error
         quantized = onnx.load(after)
-    if _saturates(quantized, list(islice(feeds, 4))):
+    if _saturates(quantized, islice(feeds(), 4)):
         _shift_weights(quantized)
     return quantized
 
@@ -158,11 +154,11 @@ def classifier_nodes(graph: onnx.GraphProto, trainable: Collection[str]) -> tupl
     return (last.name, *(node.name for node in biases))
 
 
-def _saturates(model: onnx.ModelProto, feeds: Iterable[Callable[[], Feeds]]) -> bool:
+def _saturates(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> bool:
     content = model.SerializeToString()
     optimised, plain = runtime.open_session(content), runtime.open_session(content, optimize=False)
     for feed in feeds:
-        for found, expected in zip(optimised.run(None, feed()), plain.run(None, feed()), strict=True):
+        for found, expected in zip(optimised.run(None, feed), plain.run(None, feed), strict=True):
             if np.linalg.norm(found - expected) > _SATURATED * np.linalg.norm(expected):
                 return True
     return False

@@ -1,6 +1,6 @@
 """Int8 and float16 against the float32 network, and against arithmetic done by hand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,10 @@ def small_network() -> onnx.ModelProto:
 
 
 INPUTS = [RNG.standard_normal((1, 3, 8, 8)).astype(np.float32) for _ in range(40)]
-FEEDS: list[Callable[[], Feeds]] = [lambda value=value: {"x": value} for value in INPUTS]  # type: ignore[misc]
+
+
+def feeds() -> Iterator[Feeds]:
+    return ({"x": value} for value in INPUTS)
 
 
 def answers(model: onnx.ModelProto, *, optimize: bool = True) -> np.ndarray:
@@ -56,7 +59,7 @@ def dtypes(model: onnx.ModelProto) -> dict[str, int]:
 
 def test_int8_is_near_and_smaller() -> None:
     network = small_network()
-    quantized = to_int8(network, FEEDS)
+    quantized = to_int8(network, feeds)
     onnx.checker.check_model(quantized)
     assert {item.domain for item in quantized.opset_import} == {""}
     assert 1e-4 < relative(answers(quantized), answers(network)) < 0.03
@@ -67,8 +70,8 @@ def test_what_is_kept_stays_float() -> None:
     network = small_network()
     kept = classifier_nodes(network.graph, ["head.weight", "head.bias"])
     assert kept == ("y",)
-    assert dtypes(to_int8(network, FEEDS, keep=kept))["head.weight"] == TensorProto.FLOAT
-    assert "head.weight" not in dtypes(to_int8(network, FEEDS))
+    assert dtypes(to_int8(network, feeds, keep=kept))["head.weight"] == TensorProto.FLOAT
+    assert "head.weight" not in dtypes(to_int8(network, feeds))
     assert classifier_nodes(network.graph, ["nothing"]) == ()
 
 
@@ -76,17 +79,17 @@ def test_what_is_kept_stays_float() -> None:
 def test_weights_are_unsigned_only_where_kernels_saturate(monkeypatch: pytest.MonkeyPatch, saturates: bool) -> None:
     monkeypatch.setattr(quantization, "_saturates", lambda *_: saturates)
     network = small_network()
-    quantized = to_int8(network, FEEDS)
+    quantized = to_int8(network, feeds)
     kinds = set(dtypes(quantized).values())
     assert (TensorProto.INT8 in kinds) != saturates
     # the same values either way: as it stands, without optimised kernels, the graph computes the same
     monkeypatch.setattr(quantization, "_saturates", lambda *_: not saturates)
-    other = to_int8(network, FEEDS)
+    other = to_int8(network, feeds)
     np.testing.assert_allclose(answers(quantized, optimize=False), answers(other, optimize=False), rtol=1e-6, atol=1e-6)
 
 
 def test_the_optimised_file_computes_what_it_says() -> None:
-    quantized = to_int8(small_network(), FEEDS)
+    quantized = to_int8(small_network(), feeds)
     assert relative(answers(quantized), answers(quantized, optimize=False)) < 0.05
 
 
@@ -103,8 +106,7 @@ def test_large_products_saturate_or_do_not_but_are_right_in_the_end() -> None:
         initializer=op.initializers,
     )
     values = [np.full((1, 64, 4, 4), level, np.float32) for level in (0.0, 0.5, 1.0)]
-    feeds: list[Callable[[], Feeds]] = [lambda value=value: {"x": value} for value in values]  # type: ignore[misc]
-    quantized = to_int8(make_model(graph), feeds[::-1])
+    quantized = to_int8(make_model(graph), lambda: ({"x": value} for value in reversed(values)))
     session = runtime.open_session(quantized.SerializeToString())
     for value in values:
         np.testing.assert_allclose(session.run(None, {"x": value})[0], 64 * value[:, :4], rtol=0.02, atol=0.2)
@@ -133,4 +135,4 @@ def test_a_network_that_the_quantiser_refuses_is_a_sentence(monkeypatch: pytest.
 
     monkeypatch.setattr(onnxruntime.quantization, "quantize_static", fail)
     with pytest.raises(quantization.ModelError, match=r"quantise this network \(no such thing\): try --precision"):
-        to_int8(small_network(), FEEDS)
+        to_int8(small_network(), feeds)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from edgetl import choices
-from edgetl.cli.options import json_option
+from edgetl.cli.options import json_option, memory_option
 from edgetl.cli.reporting import finish, reporting
 
 device_help = "A device's name (see `edgetl devices`), or a profile of your own such as ./mine.toml"
@@ -45,13 +45,7 @@ def devices(name: str | None, as_json: bool) -> None:
 @click.option(
     "--cache-precision", type=click.Choice(choices.CACHE_PRECISIONS), help="Of features.  [default: the device's]"
 )
-@click.option(
-    "--memory",
-    "memory_mb",
-    type=click.FloatRange(min=1),
-    metavar="MB",
-    help="What the training process may take.  [default: the device's]",
-)
+@memory_option
 @json_option
 def plan(artifacts: str, as_json: bool, **options: Any) -> None:
     """Predict whether ARTIFACTS, a prepared directory, can be trained on a device, and how."""

@@ -12,6 +12,7 @@ from edgetl.cli.options import (
     input_option,
     json_option,
     label_option,
+    memory_option,
     positive,
     provider_options,
     threads_option,
@@ -132,13 +133,7 @@ from edgetl.figures import figure, metrics_of
 )
 @threads_option
 @device_option
-@click.option(
-    "--memory",
-    "memory_mb",
-    type=click.FloatRange(min=1),
-    metavar="MB",
-    help="What the process may take; batches are computed in parts that fit.  [default: the device's]",
-)
+@memory_option
 @json_option
 def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
     """Train ARTIFACTS on DATA: a folder with one folder per class, a table, or an .npz file (no PyTorch needed)."""

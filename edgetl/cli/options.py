@@ -33,6 +33,15 @@ device_option = click.option(
     help="A device of `edgetl devices`, or a profile of your own: what is not given here is chosen for it.",
 )
 
+memory_option = click.option(
+    "--memory",
+    "memory_mb",
+    type=click.FloatRange(min=1),
+    metavar="MB",
+    help="What the training process may take, 10^6 bytes; batches are computed in parts that fit.  "
+    "[default: the device's]",
+)
+
 label_option = column_option("label", "the labels or numbers to learn")
 input_option = column_option("input", "paths, texts or numbers")
 

@@ -13,6 +13,7 @@ from edgetl.cli.options import (
     json_option,
     key_value,
     label_option,
+    memory_option,
     numbers,
 )
 from edgetl.cli.reporting import finish, reporting
@@ -117,13 +118,7 @@ from edgetl.cli.reporting import finish, reporting
     help="Of --backbone int8: samples, labelled or not, that show the ranges of activations.  [default: --labels-from]",
 )
 @device_option
-@click.option(
-    "--memory",
-    "memory_mb",
-    type=click.FloatRange(min=1),
-    metavar="MB",
-    help="What training may take on the device.  [default: the device's]",
-)
+@memory_option
 @click.option("--force", is_flag=True, help="Replace a prepared directory at --out.")
 @json_option
 def prepare(source: str, as_json: bool, **options: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -139,10 +139,8 @@ def deploy(
         samples = _validation_samples(prepared, args, validation)
         logits = _logits(DeployedModel(aside), samples, validation, threads)
         compared_seconds = time.monotonic() - compared_started
-        measured, before = (
-            _figures(logits, prepared, args, validation),
-            _figures(validation.logits, prepared, args, validation),
-        )
+        measured = _figures(logits, prepared, args, validation)
+        before = _figures(validation.logits, prepared, args, validation)
         drop = _drop(prepared.manifest.task, before, measured)
         if form.precision == prepared.manifest.backbone_precision == "float32":
             _check_equal(logits, validation.logits)
@@ -184,9 +182,9 @@ def _checked(precision: str, quantize_head: bool, max_drop: float, input: str, b
     return Form(precision, quantize_head, input, batch)
 
 
-def _calibration(prepared: Artifacts, args: RunArgs, validation: Validation) -> list[Callable[[], Feeds]]:
+def _calibration(prepared: Artifacts, args: RunArgs, validation: Validation) -> Iterator[Feeds]:
     """Inputs of the network for samples that trained."""
-    from edgetl.quantization import calibration_feeds
+    from edgetl.quantization import calibration
 
     manifest = prepared.manifest
     (train, _), held_out = _opened(prepared, args, "quantised"), set(validation.paths)
@@ -194,7 +192,7 @@ def _calibration(prepared: Artifacts, args: RunArgs, validation: Validation) -> 
     tokenizer = prepared.file(TOKENIZER).read_text(encoding="utf-8") if manifest.text is not None else ""
     decode = open_decoder(manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer)
     names = [spec.name for spec in manifest.inputs]
-    return calibration_feeds(samples, decode, prepared.file(PREPROCESS), names, seed=args.seed)
+    return calibration(samples, decode, prepared.file(PREPROCESS), names, seed=args.seed)
 
 
 def _opened(prepared: Artifacts, args: RunArgs, what: str) -> tuple[Dataset, Dataset | None]:
@@ -266,7 +264,12 @@ def _check_drop(
     form: Form,
 ) -> None:
     name = FIGURES[task][0]
-    if drop is None or drop <= max_drop + 1e-6:  # a difference of two shares is not exact
+    if drop is None:
+        raise DeployError(
+            f"what {form.precision} costs cannot be measured, because the validation data give no {called(name)}: run "
+            "finetune again with data whose labels vary, or deploy with --precision float32"
+        )
+    if drop <= max_drop + 1e-6:  # a difference of two shares is not exact
         return
     ways = "give a larger --max-drop"
     if form.precision == "int8":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,12 +56,12 @@ def compose(
     parameters: Mapping[str, NDArray[np.float32]],
     args: RunArgs,
     form: Form,
-    calibration: Callable[[], list[Callable[[], Feeds]]],
+    calibration: Callable[[], Iterator[Feeds]],
 ) -> ModelProto:
     """Join the parts and end them in logits and what they mean.
 
     Args:
-        calibration: makes the inputs of the network for samples; called for int8 only.
+        calibration: gives the inputs of the network for samples; called for int8 only.
 
     Raises:
         DeployError, ModelError: the precision cannot be had.
@@ -88,7 +88,7 @@ def compose(
 
 
 def _in_precision(
-    parts: list[GraphProto], prepared: Artifacts, form: Form, calibration: Callable[[], list[Callable[[], Feeds]]]
+    parts: list[GraphProto], prepared: Artifacts, form: Form, calibration: Callable[[], Iterator[Feeds]]
 ) -> list[GraphProto]:
     """Return one graph, or several in a row, from the network's inputs to `batch_logits`."""
     if form.precision == "float32":
@@ -105,7 +105,7 @@ def _in_precision(
         return [quantization.to_float16(network).graph]
     names = [spec.name for spec in prepared.manifest.trainable]
     keep = () if form.quantize_head else quantization.classifier_nodes(network.graph, names)
-    return [quantization.to_int8(network, calibration(), keep=keep).graph]
+    return [quantization.to_int8(network, calibration, keep=keep).graph]
 
 
 def _ending(prepared: Artifacts, args: RunArgs, form: Form) -> GraphProto:
@@ -239,4 +239,4 @@ def samples_hash(run: Run) -> str:
     return found.hexdigest()
 
 
-__all__: Sequence[str] = ["Form", "compose", "content_hash", "describe", "run_hash", "samples_hash"]
+__all__ = ["Form", "compose", "content_hash", "describe", "run_hash", "samples_hash"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -277,11 +278,12 @@ def _in_int8(
     samples: Sequence[Sample],
     directory: Path,
 ) -> onnx.ModelProto:
-    from edgetl.quantization import calibration_feeds, to_int8
+    from edgetl.quantization import calibration, to_int8
 
     decode = open_decoder(loaded.modality, parts.inputs, audio, loaded.text, loaded.tokenizer)
     names = [spec.name for spec in parts.inputs]
-    return to_int8(backbone, calibration_feeds(samples, decode, directory / PREPROCESS, names, seed=defaults.SEED))
+    feeds = partial(calibration, samples, decode, directory / PREPROCESS, names, seed=defaults.SEED)
+    return to_int8(backbone, feeds)
 
 
 def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessing | None) -> tuple[TensorSpec, ...]:

@@ -75,7 +75,7 @@ def largest(network: Network, loss: str, device: Device, name: str, *, length: i
     def fits(candidate: str) -> bool:
         try:
             share = cut(network, [candidate], length=length)
-            needs[candidate] = _needed(share, loss, device)
+            needs[candidate] = _needed(share, loss, device, length)
         except (ModelError, DeviceError):
             return False  # not trainable, or by no engine of the device
         found[candidate] = share
@@ -102,7 +102,7 @@ def _last(candidates: Sequence[str], fits: Callable[[str], bool]) -> str | None:
     return candidates[low] if low >= 0 else None
 
 
-def _needed(share: Share, loss: str, device: Device) -> float:
+def _needed(share: Share, loss: str, device: Device, length: int) -> float:
     """Return the memory that training the share takes on a device, 10^6 bytes.
 
     Raises:
@@ -115,7 +115,7 @@ def _needed(share: Share, loss: str, device: Device) -> float:
     engine = next((engine for engine in device.engines if engine in steps), None)
     if engine is None:
         raise DeviceError("no engine of the device trains this share")
-    frozen = None if share.parts.backbone is None else graph_memory(share.parts.backbone)
+    frozen = None if share.parts.backbone is None else graph_memory(share.parts.backbone, length=length)
     return memory_of(engine, steps[engine], frozen, _trainable_mb(share.parts), 1, FEWEST_AT_ONCE).peak_mb
 
 
