@@ -65,3 +65,16 @@ def test_a_damaged_manifest_is_one_sentence(copy: Path, text: str) -> None:
 def test_any_other_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactsError, match="not a prepared directory"):
         load_artifacts(tmp_path)
+
+
+def test_a_link_that_is_switched_later_does_not_mix_two_versions(digits_artifacts: Path, tmp_path: Path) -> None:
+    old, new = (Path(shutil.copytree(digits_artifacts, tmp_path / name)) for name in ("old", "new"))
+    (new / "backbone.onnx").write_bytes(b"another")
+    link = tmp_path / "digits"
+    link.symlink_to("old")
+    prepared = load_artifacts(link)
+    (tmp_path / "next").symlink_to("new")
+    (tmp_path / "next").rename(link)
+    assert link.resolve() == new
+    assert prepared.file("backbone.onnx").read_bytes() == (old / "backbone.onnx").read_bytes()
+    assert prepared.path == link, "messages name what was given"

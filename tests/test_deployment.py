@@ -146,6 +146,15 @@ def test_a_drop_that_is_too_large_leaves_no_file(
     assert deploy(digits_run, out=tmp_path / "model.onnx", precision="float16", max_drop=100).drop > 1
 
 
+def test_a_drop_that_cannot_be_measured_is_refused(
+    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetl.deployment.figures", lambda *_: {"accuracy": None})
+    with pytest.raises(DeployError, match="cannot be measured, because the validation data give no accuracy"):
+        deploy(digits_run, out=tmp_path / "model.onnx", precision="float16")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("batch", [None, 3])
 def test_a_file_for_tensors_takes_batches_and_tells_how_to_make_them(
     digits_run: Path, digits: Path, tmp_path: Path, batch: int | None

@@ -77,3 +77,13 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
     process.join()
     with storage.locked(tmp_path / "lock", "it"):
         pass
+
+
+def test_what_dead_writers_left_is_swept_up_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / "a.partial", tmp_path / ".hidden", tmp_path / "weights" / "best.npz"]
+    left = [tmp_path / ".args.yaml.x1.partial", tmp_path / "weights" / ".best.npz.x2.partial"]
+    (tmp_path / "weights").mkdir()
+    for file in (*kept, *left):
+        file.write_text("x")
+    storage.sweep(tmp_path)
+    assert sorted(file for file in tmp_path.rglob("*") if file.is_file()) == sorted(kept)

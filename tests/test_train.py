@@ -399,3 +399,37 @@ def test_a_run_is_not_continued_with_other_settings(train: Callable[..., Any], c
     train()
     with pytest.raises(RunError, match="cannot be resumed"):
         train(resume=True, epochs=6, **change)
+
+
+def test_nothing_is_computed_in_larger_parts_than_were_asked_for(
+    digits: Path, digits_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgetl import loop
+
+    sizes: dict[str, set[int]] = {"head": set(), "evaluate": set()}
+    real_inputs, real_open = loop.head_inputs, loop.open_engine
+
+    def head_inputs(*arguments: Any) -> Any:
+        enter = real_inputs(*arguments)
+
+        def noted(features: Any) -> Any:
+            sizes["head"].add(len(features[0]))
+            return enter(features)
+
+        return noted
+
+    def open_engine(*arguments: Any, **options: Any) -> Any:
+        engine = real_open(*arguments, **options)
+        real = engine.evaluate
+
+        def evaluate(features: Any, *others: Any) -> Any:
+            sizes["evaluate"].add(len(features[0]))
+            return real(features, *others)
+
+        engine.evaluate = evaluate
+        return engine
+
+    monkeypatch.setattr(loop, "head_inputs", head_inputs)
+    monkeypatch.setattr(loop, "open_engine", open_engine)
+    finetune(digits_artifacts, digits / "train", out=tmp_path / "run", epochs=1, batch_size=16, micro_batch=3)
+    assert {name: max(found) for name, found in sizes.items()} == {"head": 3, "evaluate": 3}

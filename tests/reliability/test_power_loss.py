@@ -90,7 +90,8 @@ def test_a_killed_run_ends_with_the_same_bits(
     digits: Path, digits_artifacts: Path, tmp_path: Path, engine: str, times: int
 ) -> None:
     job = Job(digits_artifacts, digits / "train", engine)
-    seconds = job.finish(tmp_path / "whole")
+    job.finish(tmp_path / "whole")
+    seconds = job.finish(tmp_path / "again")  # with all files read once, as they are from here on
     expected = dict(parameters(tmp_path / "whole"))
     rng = random.Random(SEED)
     killed = 0
@@ -107,7 +108,7 @@ def test_a_killed_run_ends_with_the_same_bits(
         assert metrics["features_computed"] <= total - known, "a sample that was acknowledged was computed again"
         assert dict(parameters(directory)) == expected, f"run {number} of seed {SEED}"
         assert not list((directory / "run").rglob("*.partial")), "what was being written is swept up"
-    assert killed >= max(1, times // 2 - 1)  # the first run, whose time counts, may be the slowest
+    assert killed > times / 2
 
 
 @pytest.mark.parametrize("times", [3, pytest.param(60, marks=pytest.mark.long)])
