@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--device-python", default=sys.executable, help="has onnxruntime-training")
     parser.add_argument("--stock-python", default=None, help="has a stock onnxruntime; default: --device-python")
+    parser.add_argument("--fit", action="store_true", help="print the factors of edgetl/planning.py, too (needs scipy)")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
@@ -52,7 +53,10 @@ def main() -> None:
     for network in NETWORKS:
         for policy in POLICIES:
             prepare(given.directory, network, policy)
-    print(table(list(results(given.directory, pythons))))
+    rows = list(results(given.directory, pythons))
+    print(table(rows))
+    if given.fit:
+        print("\n" + "\n".join(fits(given.directory, rows)))
 
 
 def draw(directory: Path) -> None:
@@ -141,6 +145,57 @@ def predicted(artifacts: Path, batch: int, engine: str) -> dict[str, float]:
 
     memory = predict(load_artifacts(artifacts).manifest, engine, THREADS, batch)
     return {"predicted_features": memory.features_mb, "predicted_training": memory.training_mb}
+
+
+def fits(directory: Path, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Fit each half for each engine; the largest relative error is as small as it can be, and no factor negative."""
+    import numpy as np
+
+    for engine in ("ort-training", "portable"):
+        for half in ("features", "training"):
+            chosen = [row for row in rows if row["engine"] == engine]
+            if half == "training":
+                # where the other half is larger, how large this one is matters to nobody
+                chosen = [row for row in chosen if row["training"] > 1.02 * row["features"]]
+            held = np.array([holds(folder(directory, row["network"], row["policy"]), row, half) for row in chosen])
+            peaks = np.array([row[half] for row in chosen])
+            factors = fit(held, peaks)
+            errors = held @ factors / peaks - 1
+            others = [row["network"] for row in chosen]
+            left_out = np.concatenate(
+                [held[others_are] @ fit(held[~others_are], peaks[~others_are]) / peaks[others_are] - 1
+                 for others_are in (np.array(others) == network for network in NETWORKS)]
+            )  # fmt: skip
+            yield (
+                f"{engine}, {half}: {', '.join(f'{factor:.2f}' for factor in factors)}; largest error "
+                f"{np.abs(errors).max():.0%}; a network left out: largest {np.abs(left_out).max():.0%}, mean "
+                f"{np.abs(left_out).mean():.0%}"
+            )
+
+
+def holds(artifacts: Path, row: dict[str, Any], half: str) -> list[float]:
+    """What the factors of `edgetl.planning._Fit` are multiplied with, in their order."""
+    from edgetl.artifacts import load_artifacts
+
+    manifest = load_artifacts(artifacts).manifest
+    if half == "features":
+        frozen = manifest.backbone_memory
+        return [1, 0, 0] if frozen is None else [1, frozen.fixed_mb, THREADS * frozen.per_sample_mb]
+    step = manifest.step_memory if row["engine"] == "portable" else manifest.ort_step_memory
+    assert step is not None
+    trainable_mb = sum(spec.nbytes for spec in manifest.trainable) / 1e6
+    return [1, trainable_mb, row["batch"] * step.per_sample_mb, step.per_sample_mb, step.nodes / 1e3]
+
+
+def fit(held: Any, peaks: Any) -> Any:
+    import numpy as np
+    from scipy.optimize import linprog
+
+    relative = held / peaks[:, None]
+    ones = np.ones(len(peaks))
+    bounds = np.vstack([np.column_stack([relative, -ones]), np.column_stack([-relative, -ones])])
+    found = linprog([*[0] * held.shape[1], 1], A_ub=bounds, b_ub=np.concatenate([ones, -ones]))
+    return found.x[:-1]
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from edgetl.errors import DeviceError
 
 LARGEST_BATCH = 1024
 RESERVE = 1.2
-"""A job fits if so many times its predicted memory does: no prediction was further off (docs/devices.md)."""
+"""A job fits if so many times its predicted memory does: no prediction in docs/devices.md is further off."""
 _INDEX_BYTES = 24
 """Of a sample in the index of the feature cache."""
 
@@ -192,8 +192,8 @@ def memory_of(
 
     The graphs' own sizes (`edgetl.preparation.memory`) are what must be held at once. What a process takes
     beyond, the interpreter and its libraries, the runtime's copies of weights, checkpoints while they are
-    written, and the gaps in the runtime's arenas, was fitted to measurements: docs/devices.md has them and the
-    errors.
+    written, and the gaps in the runtime's arenas, was fitted to measurements (benchmarks/memory_plan.py --fit):
+    docs/devices.md has them and the errors.
     """
     features, training = _FEATURES[engine], _TRAINING[engine]
     extraction = features.base_mb
@@ -227,7 +227,8 @@ class _Fit:
     thousand_nodes: float = 0.0
 
 
-_FEATURES = {"ort-training": _Fit(106, 1.8, 1.7), "portable": _Fit(84, 2.8, 3.5)}
+# by benchmarks/memory_plan.py --fit
+_FEATURES = {"ort-training": _Fit(106, 1.8, 1.7), "portable": _Fit(92, 2.5, 2.9)}
 _TRAINING = {"ort-training": _Fit(132, 9.6, 1.36, 1.8, 13.4), "portable": _Fit(139, 11.2, 1.26, 0.0, 8.4)}
 
 
