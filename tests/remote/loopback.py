@@ -183,3 +183,15 @@ class Reader(threading.Thread):
         self._stop_now.set()
         self.join()
         assert self.error is None, self.error
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def version(path: Path) -> str:
+    return load_artifacts(path).sha256
+
+
+def hidden(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir() if entry.name.startswith("."))
