@@ -77,6 +77,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return from_json(hint, value, where)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+    # Python 3.10 calls dict[str, str] a type, too
+    if (
+        origin is None
+        and isinstance(hint, type)
+        and isinstance(value, hint)
+        and (hint is bool or not isinstance(value, bool))
+    ):
         return value
     raise SchemaError(f"field '{where}' has the wrong type")
