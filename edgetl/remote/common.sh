@@ -7,6 +7,7 @@ parent=$1 name=$2 token=$3
 shift 3
 versions=./.$name.versions # one directory per version: <its hash>.<token of the push>
 parts=./.$name.parts       # files that have arrived, named by their hashes
+mark=$parts/mark.$token    # as long as it is there, no other push has swept what this one brought
 aside=./.$name.$token
 lock=
 

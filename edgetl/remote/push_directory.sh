@@ -2,7 +2,8 @@
 id=$1
 shift
 current
-mkdir -p "$versions" "$parts" || fail write
+mkdir -p "$versions" || fail write
+claim
 ln -s none "$parts/1.$token" || unwritten symlink
 ln -s none "$parts/2.$token" || unwritten symlink
 mv -f -T "$parts/1.$token" "$parts/2.$token" || unwritten "tool mv -T"
@@ -74,11 +75,11 @@ else
   old=$new
   result=switched
 fi
+sweep # before the versions: who misses a file of one shall miss the mark
 for entry in "$versions/"*; do
   case ${entry##*/} in
     "$old" | "$old.before" | "$before") ;;
     *) rm -rf "$entry" ;;
   esac
 done
-sweep
 say "done $result ${before%%.*}"

@@ -5,16 +5,25 @@ if ! cd "$parent" 2>/dev/null; then
   mkdir -p "$parent" && cd "$parent" || fail enter
 fi
 
+claim() {
+  [ ! -f "$mark" ] || return 0
+  for attempt in 1 2 3; do
+    # another push may sweep between the two
+    mkdir -p "$parts" && true 2>/dev/null >"$mark" && return 0
+  done
+  fail write
+}
+
 # What could not be written was swept away by another push that finished meanwhile, or the tool has said why.
 unwritten() {
-  [ -d "$parts" ] || fail overtaken
+  [ -f "$mark" ] || fail overtaken
   fail "${1:-write}"
 }
 
 # Read "HASH BLOCKS REST" and that many bytes (BLOCKS of 65536, and REST), until a line says "end".
 # A connection that is cut never says so.
 receive() {
-  [ -d "$parts" ] || mkdir -p "$parts" || fail write
+  claim
   say ready
   ended=''
   while read -r hash blocks rest; do
@@ -23,7 +32,7 @@ receive() {
       break
     fi
     part=$parts/$hash.$token
-    [ -d "$parts" ] || mkdir -p "$parts" || fail write
+    claim
     true >"$part" || unwritten
     { [ "$blocks" = 0 ] || dd bs=65536 count="$blocks" iflag=fullblock; } >>"$part" || unwritten
     { [ "$rest" = 0 ] || dd bs="$rest" count=1 iflag=fullblock; } >>"$part" || unwritten
@@ -40,7 +49,9 @@ receive() {
 
 # Older versions, files of pushes that were never finished, and locks from before the last start.
 sweep() {
-  rm -rf "$parts"
+  # all of it vanishes at once, so that whoever misses a file misses the mark too
+  [ ! -d "$parts" ] || mv -f "$parts" "$parts.$token"
+  rm -rf "$parts".*
   for stale in "./.$name.lock-"*; do
     [ "$stale" = "$lock" ] || rmdir "$stale"
   done

@@ -229,6 +229,20 @@ def test_a_push_that_is_overtaken_by_another_says_so(here: str, variant: Variant
     assert version(target) == version(mine)
 
 
+def test_a_push_whose_place_was_swept_and_taken_anew_is_overtaken(
+    here: str, stand_in: StandIn, digits_artifacts: Path, tmp_path: Path
+) -> None:
+    # a second push sweeps what this one brought, and a third makes the same directory again
+    device, moved = tmp_path / "device", tmp_path / "moved"
+    real = shutil.which("mv")
+    stand_in("mv", f'[ -e {moved} ] || {{ : >{moved}; rm -r .digits.parts; mkdir .digits.parts; }}; exec {real} "$@"')
+    with pytest.raises(RemoteError, match="finished meanwhile"):
+        push(digits_artifacts, f"{here}:{device}/digits")
+    assert not (device / "digits").exists()
+    push(digits_artifacts, f"{here}:{device}/digits")
+    assert hidden(device) == [".digits.versions"]
+
+
 def test_a_lock_that_is_held_is_told_and_one_from_before_a_restart_is_not_heeded(
     here: str, stand_in: StandIn, digits_artifacts: Path, tmp_path: Path
 ) -> None:
