@@ -11,11 +11,14 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from edgetl import defaults, schema, storage
+from edgetl.choices import BACKBONE_PRECISIONS, LOSSES, MODALITIES, OPTIMIZERS, TASKS
 from edgetl.errors import ArtifactsError
+from edgetl.seal import SealError, seal_json, unseal_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -362,13 +365,14 @@ def load_artifacts(path: Path) -> Artifacts:
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `manifest.json`; last, because a directory with a manifest is a finished one."""
-    storage.write_text(directory / MANIFEST, json.dumps(schema.to_json(manifest), indent=2, ensure_ascii=False) + "\n")
+    sealed = seal_json(schema.to_json(manifest))
+    storage.write_text(directory / MANIFEST, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
 
 
 def _parse(file: Path, text: bytes) -> Manifest:
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactsError(
             f"{file} is not valid JSON ({error}): copy the directory again, or prepare it anew"
         ) from None
@@ -379,9 +383,97 @@ def _parse(file: Path, text: bytes) -> Manifest:
             "update edgetl on this machine, or prepare with the version that runs here"
         )
     try:
-        return schema.from_json(Manifest, data)
-    except schema.SchemaError as error:
+        manifest = schema.from_json(Manifest, unseal_json(data))
+        _check(manifest)
+    except (schema.SchemaError, SealError, _Wrong) as error:
         raise ArtifactsError(f"{file}: {error}: copy the directory again, or prepare it anew") from None
+    return manifest
+
+
+class _Wrong(ValueError):
+    """A manifest of the right types has a value that none can have, or that contradicts another."""
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuse what no `prepare` writes, so that nothing behind this has to expect it.
+
+    Raises:
+        _Wrong: it names the field.
+    """
+    _check_choices(manifest)
+    for name, specs in (
+        ("inputs", manifest.inputs),
+        ("features", manifest.features),
+        ("trainable", manifest.trainable),
+    ):
+        _check_tensors(name, specs, smallest=-1 if name == "inputs" else 1)
+    if not 1 <= manifest.outputs <= _MOST_OUTPUTS:
+        raise _Wrong(f"field 'outputs' is {manifest.outputs}")
+    if manifest.labels and (len(manifest.labels) != manifest.outputs or len(set(manifest.labels)) != manifest.outputs):
+        raise _Wrong(f"field 'labels' has not one name for each of {manifest.outputs} outputs")
+    _check_numbers(schema.to_json(manifest))
+    wanted = {PREPROCESS, TRAINABLE, *(_ENGINE_FILES[name] for name in manifest.engines)}
+    if manifest.modality == "text":
+        wanted.add(TOKENIZER)
+    if missing := sorted(wanted - set(manifest.files)):
+        raise _Wrong(f"field 'files' lists no {missing[0]}")
+
+
+def _check_choices(manifest: Manifest) -> None:
+    optimizer = manifest.optimizer
+    for name, value, some in (
+        ("task", manifest.task, TASKS),
+        ("loss", manifest.loss, LOSSES),
+        ("modality", manifest.modality, MODALITIES),
+        ("backbone_precision", manifest.backbone_precision, BACKBONE_PRECISIONS),
+        ("optimizer.name", optimizer.name, OPTIMIZERS),
+        *(("engines", engine, _ENGINE_FILES) for engine in manifest.engines),
+    ):
+        if value not in some:
+            raise _Wrong(f"field '{name}' is {value!r}, where one of {', '.join(some)} was expected")
+    if not manifest.engines:
+        raise _Wrong("field 'engines' is empty")
+    if manifest.modality in ("image", "audio", "text"):
+        name = "preprocessing" if manifest.modality == "image" else manifest.modality
+        if getattr(manifest, name) is None:
+            raise _Wrong(f"field '{name}' is missing, which the modality {manifest.modality} needs")
+    if manifest.audio is not None and not 1 <= manifest.audio.sample_rate <= 1_000_000:
+        raise _Wrong(f"field 'audio.sample_rate' is {manifest.audio.sample_rate}")
+    if manifest.text is not None and not 1 <= manifest.text.max_length <= 1_000_000:
+        raise _Wrong(f"field 'text.max_length' is {manifest.text.max_length}")
+    if not all(0 <= share < 1 for share in (*optimizer.betas, optimizer.momentum)):
+        raise _Wrong("field 'optimizer' has a share of the past that does not lie in 0..1")
+
+
+def _check_tensors(where: str, specs: tuple[TensorSpec, ...], *, smallest: int) -> None:
+    if not specs or len({spec.name for spec in specs}) != len(specs):
+        raise _Wrong(f"field '{where}' lists nothing, or a name twice")
+    for spec in specs:
+        if spec.dtype not in _DTYPES:
+            raise _Wrong(f"field '{where}': {spec.name!r} has the type {spec.dtype!r}")
+        if any(size < smallest or size == 0 for size in spec.shape) or abs(spec.nbytes) > _MOST_BYTES:
+            raise _Wrong(f"field '{where}': {spec.name!r} has the shape {list(spec.shape)}")
+
+
+def _check_numbers(value: Any, where: str = "") -> None:
+    """Refuse numbers that are not finite, and sizes below zero (-1 stands for any size)."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_numbers(item, f"{where}.{name}" if where else name)
+    elif isinstance(value, list):
+        for item in value:
+            _check_numbers(item, where)
+    elif isinstance(value, int | float):
+        lowest = -1 if isinstance(value, int) else -math.inf
+        if not (lowest <= value <= _MOST and math.isfinite(value)):
+            raise _Wrong(f"field '{where}' is {value}")
+
+
+_DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
+_MOST_OUTPUTS = 1_000_000
+_MOST_BYTES = 1 << 40
+_MOST = 1 << 53
+_ENGINE_FILES = {"ort-training": ORT_TRAINING_MODEL, "portable": PORTABLE_TRAIN_STEP}
 
 
 def _check_name(manifest_file: Path, name: str) -> None:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl import defaults, metrics, runtime, schema, storage
+from edgetl import defaults, metrics, runtime, schema, seal, storage
 from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing
+from edgetl.choices import INPUTS, MODALITIES, TASKS
 from edgetl.data import Sample, Wanted, content_digest, open_inputs, open_measured
-from edgetl.data.decode import IMAGE, Decoder, open_decoder
+from edgetl.data.decode import Decoder, open_decoder
 from edgetl.errors import DataError, DeployError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, Stage, ignore
-from edgetl.providers import Provider, open_placed, resolve_provider
+from edgetl.providers import PlacedSession, Provider, open_placed, resolve_provider
 from edgetl.targets import figures
 
 if TYPE_CHECKING:
@@ -38,6 +39,51 @@ THRESHOLD = 0.5
 """From this probability on, a sample is said to have a label, where it may have several."""
 
 
+@dataclass(frozen=True)
+class _About:
+    """What is needed of the metadata; see `edgetl.deployment.compose.describe`."""
+
+    labels: tuple[str, ...]
+    task: str
+    modality: str
+    inputs: tuple[TensorSpec, ...]
+    input_kind: str
+    batch: int | None
+    audio: AudioPreprocessing | None
+    text: TextPreprocessing | None
+    tokenizer_file: str | None
+    tokenizer_sha256: str | None
+    input_columns: tuple[str, ...]
+    label_columns: tuple[str, ...]
+
+
+def _answer(task: str) -> str:
+    return VALUES if task == "regression" else PROBABILITIES
+
+
+def _check(about: _About, session: PlacedSession) -> None:
+    """Compare metadata with the choices that there are, and with the model itself.
+
+    Raises:
+        ValueError: it says what is wrong.
+    """
+    for value, some in ((about.task, TASKS), (about.modality, MODALITIES), (about.input_kind, INPUTS)):
+        if value not in some:
+            raise ValueError(f"{value!r} is none of {', '.join(some)}")
+    if not about.inputs:
+        raise ValueError("no inputs")
+    if about.batch is not None and about.batch < 1:
+        raise ValueError(f"a batch of {about.batch}")
+    shapes = {value.name: value.shape for value in session.outputs}
+    for name in (_answer(about.task), LOGITS):
+        if name not in shapes or shapes[name][-1:] != [len(about.labels)]:
+            raise ValueError(f"no output {name!r} of {len(about.labels)} numbers")
+    if about.audio is not None and not 1 <= about.audio.sample_rate <= 1_000_000:
+        raise ValueError(f"a sample rate of {about.audio.sample_rate}")
+    if about.text is not None and not 1 <= about.text.max_length <= 1_000_000:
+        raise ValueError(f"texts of {about.text.max_length} tokens")
+
+
 class DeployedModel:
     """A model written by `deploy`: one sample in, probabilities (or numbers) and logits out.
 
@@ -50,7 +96,7 @@ class DeployedModel:
         batch: how many samples the file takes at once, if their number is fixed; here it is given copies of one.
 
     Raises:
-        DeployError: the file is missing, no ONNX model, or not one that edgetl deployed.
+        DeployError: the file is missing, none that edgetl deployed, or altered since.
         EngineError: onnxruntime is not installed, or the provider refuses the model.
     """
 
@@ -65,47 +111,63 @@ class DeployedModel:
         self.path = Path(path)
         if not self.path.is_file():
             raise DeployError(f"{self.path} does not exist: write it with 'edgetl deploy RUN --out {self.path}'")
-        provider = provider or Provider()
-        runtime.import_onnxruntime()
         try:
-            self._session = open_placed(self.path, provider, threads=threads, what=str(self.path), on_event=on_event)
-        except EngineError as error:
-            if not provider.is_cpu:
-                raise
-            raise DeployError(f"this is not an ONNX model that onnxruntime can load: {error}") from None
+            seal.check_file(self.path)
+        except seal.SealError as error:
+            raise DeployError(
+                f"{self.path} is no model as 'edgetl deploy' wrote it ({error}): if it was one, it has been altered "
+                "or damaged, so copy or deploy it again; if not, 'edgetl benchmark' measures it"
+            ) from None
+        except OSError as error:
+            raise DeployError(f"{self.path} cannot be read: {error.strerror}") from None
+        provider = provider or Provider()
+        self._session = open_placed(self.path, provider, threads=threads, what=str(self.path), on_event=on_event)
         metadata = self._session.metadata
-        if METADATA_EDGETL not in metadata:
-            raise DeployError(f"{self.path} is an ONNX model, but none that 'edgetl deploy' wrote")
         try:
             self.provenance: dict[str, Any] = json.loads(metadata[METADATA_EDGETL])
-            self.labels = tuple(str(label) for label in self.provenance["labels"])
-            self.task = str(self.provenance["task"])
-            self.modality = str(self.provenance.get("modality", IMAGE))
-            self._inputs = tuple(schema.from_json(TensorSpec, item) for item in self.provenance.get("inputs", ()))
-            audio, text = self.provenance.get("audio"), self.provenance.get("text")
-            self._audio = None if audio is None else schema.from_json(AudioPreprocessing, audio)
-            self._text = None if text is None else schema.from_json(TextPreprocessing, text)
-            self._tokenizer = metadata.get(METADATA_TOKENIZER)
-            self.batch: int | None = self.provenance.get("batch")
+            self._about = schema.from_json(_About, self.provenance)
+            _check(self._about, self._session)
             self._preprocess = None
-            if self.provenance.get("input_kind", "raw") == "tensor":
-                self._preprocess = runtime.open_session(base64.b64decode(metadata[METADATA_PREPROCESS]))
-        except Exception:  # what onnxruntime raises for a damaged preprocessing has no common base
-            raise DeployError(f"{self.path} has damaged metadata: deploy it again") from None
-        self._outputs = [VALUES if self.task == "regression" else PROBABILITIES, LOGITS]
+            if self._about.input_kind == "tensor":
+                content = base64.b64decode(metadata[METADATA_PREPROCESS], validate=True)
+                self._preprocess = open_placed(content, Provider(), threads=1, what="the preprocessing")
+        except (KeyError, ValueError, RecursionError, EngineError) as error:
+            raise DeployError(f"{self.path} has damaged metadata ({error}): deploy it again") from None
+        self._tokenizer = metadata.get(METADATA_TOKENIZER)
+        self._outputs = [_answer(self.task), LOGITS]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """See above."""
+        return self._about.labels
+
+    @property
+    def task(self) -> str:
+        """See above."""
+        return self._about.task
+
+    @property
+    def modality(self) -> str:
+        """See above."""
+        return self._about.modality
+
+    @property
+    def batch(self) -> int | None:
+        """See above."""
+        return self._about.batch
 
     @cached_property
     def decode(self) -> Decoder:
         """See above."""
         tokenizer = self._tokenizer
-        if tokenizer is None and self._text is not None:
+        about = self._about
+        if tokenizer is None and about.text is not None:
             tokenizer = self._tokenizer_beside()
-        return open_decoder(self.modality, self._inputs, self._audio, self._text, tokenizer or "")
+        return open_decoder(about.modality, about.inputs, about.audio, about.text, tokenizer or "")
 
     def _tokenizer_beside(self) -> str:
-        name, digest = (str(self.provenance.get(key)) for key in ("tokenizer_file", "tokenizer_sha256"))
-        file = self.path.parent / Path(name).name
-        if not file.is_file() or storage.sha256_file(file) != digest:
+        file = self.path.parent / Path(self._about.tokenizer_file or "").name
+        if not file.is_file() or storage.sha256_file(file) != self._about.tokenizer_sha256:
             raise DeployError(
                 f"{file}, the tokenizer of {self.path}, is missing or another: copy both files that "
                 "'edgetl deploy' wrote"
@@ -135,7 +197,7 @@ class DeployedModel:
         given = dict(raw) if isinstance(raw, Mapping) else {self.modality: raw}
         if self._preprocess is None:
             return given
-        names = [value.name for value in self._preprocess.get_outputs()]
+        names = [value.name for value in self._preprocess.outputs]
         tensors = zip(names, self._preprocess.run(names, given), strict=True)
         return {name: np.repeat(tensor, self.batch or 1, axis=0) for name, tensor in tensors}
 
@@ -151,9 +213,9 @@ class DeployedModel:
             task=self.task,
             labels=self.labels,
             outputs=len(self.labels),
-            shape=self._inputs[0].shape if self.modality == "array" else None,
-            input_columns=tuple(input_column or self.provenance.get("input_columns", ())),
-            label_columns=tuple(label_column or self.provenance.get("label_columns", ())),
+            shape=self._about.inputs[0].shape if self.modality == "array" else None,
+            input_columns=tuple(input_column) or self._about.input_columns,
+            label_columns=tuple(label_column) or self._about.label_columns,
         )
 
 

@@ -11,6 +11,12 @@ EdgetlError
 └── RemoteError      another machine: not reached, or it refuses what is asked of it
 """
 
+from __future__ import annotations
+
+import contextlib
+import textwrap
+from collections.abc import Iterator
+
 
 class EdgetlError(Exception):
     """Base of all errors that the caller can mend; the message is meant to be read by people."""
@@ -46,3 +52,27 @@ class DeviceError(EdgetlError):
 
 class RemoteError(EdgetlError):
     """Another machine cannot be reached, or what is asked of it cannot be done there."""
+
+
+@contextlib.contextmanager
+def one_sentence(kind: type[EdgetlError], what: str) -> Iterator[None]:
+    """Let the block end in success or in one of our errors, whatever libraries raise on files from elsewhere.
+
+    Args:
+        what: what failed, for the message; the first line of what was raised follows.
+
+    Raises:
+        kind: with that as its cause.
+    """
+    try:
+        yield
+    except (EdgetlError, OSError):
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException, longest: int = 500) -> str:
+    """Return the first line of what an exception says, or its name if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return textwrap.shorten(lines[0], longest, placeholder=" …") if lines else type(error).__name__

@@ -32,10 +32,10 @@ from edgetl.artifacts import BACKBONE, PREPROCESS, TOKENIZER, Artifacts, TensorS
 from edgetl.data import Sample, Samples, content_digest
 from edgetl.data.augment import Views
 from edgetl.data.decode import open_decoder
-from edgetl.errors import DataError
+from edgetl.errors import DataError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore
 from edgetl.providers import Provider, open_placed
-from edgetl.storage import locked
+from edgetl.storage import locked, naming
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -281,7 +281,7 @@ class FeatureCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # each in turn, even if the disk is full and those before fail
-        with contextlib.ExitStack() as stack:
+        with naming(self._directory), contextlib.ExitStack() as stack:
             stack.push(self._lock)
             stack.callback(self._index.close)
             stack.callback(self._features.close)
@@ -294,7 +294,8 @@ class FeatureCache:
     def append(self, digest: bytes, record: bytes) -> int:
         """Add a sample's features (the bytes of one record), and return its row."""
         assert len(record) == self._record.itemsize, "a record has the size the manifest declares"
-        self._features.write(record)
+        with naming(self._features_file):
+            self._features.write(record)
         head = _ENTRY.pack(digest, zlib.crc32(record), 0)[:20]
         self._pending.append(head + struct.pack("<I", zlib.crc32(head)))
         self._rows.add(digest, self._count)
@@ -306,12 +307,14 @@ class FeatureCache:
     def flush(self) -> None:
         """Make everything appended so far survive a loss of power."""
         if self._pending:
-            self._features.flush()
-            os.fsync(self._features.fileno())
-            self._index.write(b"".join(self._pending))
-            self._pending.clear()
-            self._index.flush()
-            os.fsync(self._index.fileno())
+            with naming(self._features_file):
+                self._features.flush()
+                os.fsync(self._features.fileno())
+            with naming(self._index_file):
+                self._index.write(b"".join(self._pending))
+                self._pending.clear()
+                self._index.flush()
+                os.fsync(self._index.fileno())
         self._flushed = time.monotonic()
 
     def tensors(self) -> tuple[NDArray[Any], ...]:
@@ -394,7 +397,7 @@ class _Extractor:
         self._inputs = [spec.name for spec in manifest.inputs]
         tokenizer = artifacts.file(TOKENIZER).read_text(encoding="utf-8") if manifest.text is not None else ""
         self._decode = open_decoder(manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer)
-        self._preprocess = runtime.open_session(artifacts.file(PREPROCESS))
+        self._preprocess = open_placed(artifacts.file(PREPROCESS), Provider(), threads=1, what="the preprocessing")
         self._backbone = None
         if artifacts.has_backbone:
             file = artifacts.file(BACKBONE)
@@ -424,8 +427,34 @@ class _Extractor:
             tensors = self._backbone.run(self._names, inputs)
         else:
             tensors = [inputs[name] for name in self._names]
-        stored = [np.ascontiguousarray(t, dtype=spec.dtype) for t, spec in zip(tensors, self._specs, strict=True)]
-        return _Extracted(digest, b"".join(tensor.tobytes() for tensor in stored))
+        try:
+            return _Extracted(digest, b"".join(map(_stored, tensors, self._specs)))
+        except DataError as error:
+            return Rejected(sample.name, str(error))
+
+
+def _stored(tensor: NDArray[Any], spec: TensorSpec) -> bytes:
+    """Return a feature of one sample as it is stored.
+
+    Raises:
+        DataError: it is not finite; the message does not name the sample.
+        EngineError: it is not what the manifest declares, or too large for the type that it is stored in.
+    """
+    if tensor.shape != (1, *spec.shape):
+        raise EngineError(
+            f"the frozen part gives {spec.name!r} as {list(tensor.shape)}, where the manifest declares "
+            f"{[1, *spec.shape]}: prepare it anew"
+        )
+    if not np.isfinite(tensor).all():
+        raise DataError(f"makes the frozen part compute numbers that are not finite ({spec.name!r})")
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(tensor, dtype=spec.dtype)
+    if stored.dtype == np.float16 and not np.isfinite(stored).all():
+        raise EngineError(
+            f"the feature {spec.name!r} reaches {np.abs(tensor).max():.3g}, and float16 ends at 65504: "
+            "use --cache-precision float32"
+        )
+    return stored.tobytes()
 
 
 def _cache_key(artifacts: Artifacts, provider: Provider, precision: str) -> str:

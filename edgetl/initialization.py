@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetl.artifacts import TRAINABLE, Artifacts
-from edgetl.errors import EngineError
-from edgetl.runtime import open_session
+from edgetl.errors import EngineError, one_sentence
+from edgetl.providers import Provider, open_placed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,12 +57,13 @@ def head_inputs(prepared: Artifacts, threads: int) -> Callable[[Sequence[NDArray
 
     from edgetl.graphs import prune
 
-    model = onnx.load(prepared.file(TRAINABLE))
-    del model.graph.output[:]
-    model.graph.output.append(onnx.ValueInfoProto(name=head.input))
-    prune(model.graph)
-    session = open_session(model.SerializeToString(), threads=threads)
-    taken = {value.name for value in session.get_inputs()}
+    with one_sentence(EngineError, f"the graph of {prepared.path} cannot be cut before its head, prepare it anew"):
+        model = onnx.load(prepared.file(TRAINABLE), load_external_data=False)
+        del model.graph.output[:]
+        model.graph.output.append(onnx.ValueInfoProto(name=head.input))
+        prune(model.graph)
+    session = open_placed(model.SerializeToString(), Provider(), threads=threads, what="the part before the head")
+    taken = {value.name for value in session.inputs}
 
     def run(arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         feeds = {name: array for name, array in zip(names, arrays, strict=True) if name in taken}

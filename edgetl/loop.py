@@ -136,14 +136,21 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
     """The loop: epochs of steps, each ended by validation and a checkpoint; epoch 0 is the start.
 
     Raises:
-        RunError: the loss is no longer a number; what was finished stays.
+        RunError: the loss or a parameter is no longer a finite number; what was finished stays.
     """
     args, encode = job.args, job.encoder
     history = last.history if last else ()
 
+    def check(loss: float | None, what: str, when: str) -> None:
+        if loss is not None and not math.isfinite(loss):
+            raise RunError(f"{what} became {loss} {when}: {_what_to_try(args, run, history)}")
+        if not engine.is_finite():
+            raise RunError(f"a parameter became infinite or no number {when}: {_what_to_try(args, run, history)}")
+
     def finish(epoch: int, train_loss: float | None, started: float) -> None:
         nonlocal history
         loss, measured = measure(job, engine)
+        check(loss, "the validation loss", f"after epoch {epoch}")
         end = EpochEnd(epoch, args.epochs, train_loss, time.monotonic() - started, loss, measured, args.metric)
         history = (*history, end)
         _write_checkpoints(run, engine, args, history)
@@ -151,7 +158,9 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
         run.write_results(history)
         job.on_event(end)
 
-    if not history:
+    if history:
+        run.write_results(history)  # the run may have died between the checkpoint and its line
+    else:
         finish(0, None, time.monotonic())
     per_epoch = -(-len(job.train_rows) // args.batch_size)
     for epoch in range(history[-1].epoch + 1, args.epochs + 1):
@@ -167,15 +176,21 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
             before = (epoch - 1) * per_epoch + step
             rate = learning_rate(args.lr, args.schedule, args.warmup, before, args.epochs * per_epoch)
             loss = engine.train_step(job.features.batch(batch, rng), *encode(job.labels[batch]), rate)
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"the loss became {loss} in epoch {epoch}, step {step + 1}: the last good epoch is kept in "
-                    f"{run.path}; try a smaller --lr than {args.lr:g}"
-                )
+            check(loss, "the loss", f"in epoch {epoch}, step {step + 1}")
             total, seen = total + loss * len(batch), seen + len(batch)
             job.on_event(EpochProgress(epoch, args.epochs, step + 1, per_epoch, total / seen))
         finish(epoch, total / seen, started)
     return history
+
+
+def _what_to_try(args: RunArgs, run: Run, history: tuple[EpochEnd, ...]) -> str:
+    if not history:
+        return "look for extreme values among the samples, or begin at other weights"
+    last = history[-1].epoch
+    again = f"start anew with --force and a smaller --lr than {args.lr:g}, or with --clip-norm 1"
+    if last == 0 or args.schedule != "constant" or args.warmup:
+        return f"the last good epoch, {last}, is kept in {run.path}; {again}"
+    return f"the last good epoch is kept in {run.path}: end there with --resume --epochs {last}, or {again}"
 
 
 def _write_checkpoints(run: Run, engine: Engine, args: RunArgs, history: tuple[EpochEnd, ...]) -> None:

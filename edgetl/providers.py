@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import threading
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.errors import EngineError
 from edgetl.events import Note, OnEvent, ignore
-from edgetl.runtime import import_onnxruntime, installed_distributions, session_options
+from edgetl.runtime import import_onnxruntime, installed_distributions, session_options, session_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,6 +88,9 @@ def resolve_provider(
 class PlacedSession:
     """An inference session that looks, at its first run, where its nodes ran.
 
+    Args:
+        what: what the model is, for messages.
+
     Attributes:
         placement: each provider's share of the time of that run, in 0..1; None before it.
 
@@ -96,8 +98,11 @@ class PlacedSession:
         EngineError: the provider refuses the model.
     """
 
-    def __init__(self, model: Path | bytes, provider: Provider, *, threads: int, training: bool = False) -> None:
+    def __init__(
+        self, model: Path | bytes, provider: Provider, *, threads: int, what: str, training: bool = False
+    ) -> None:
         ort = import_onnxruntime()
+        self._what = what
         options = session_options(threads, training=training)
         self.placement: dict[str, float] | None = None
         self._provider = provider
@@ -109,7 +114,7 @@ class PlacedSession:
             options.profile_file_prefix = str(Path(directory) / "profile")
         if not isinstance(model, bytes) and _is_ort_format(model):
             options.add_session_config_entry("session.load_model_format", "ORT")
-        source = model if isinstance(model, bytes) else os.fspath(model)
+        source = session_source(model)
         wanted: list[Any] = [CPU] if provider.is_cpu else [(provider.name, dict(provider.options)), CPU]
         try:
             self._session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
@@ -130,16 +135,39 @@ class PlacedSession:
         found: Sequence[Any] = self._session.get_inputs()
         return found
 
+    @property
+    def outputs(self) -> Sequence[Any]:
+        """The model's outputs, likewise."""
+        found: Sequence[Any] = self._session.get_outputs()
+        return found
+
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Run as `InferenceSession.run` does."""
-        found: list[NDArray[Any]] = self._session.run(outputs, feeds)
+        """Run as `InferenceSession.run` does.
+
+        Raises:
+            EngineError: the model cannot be run on these.
+        """
+        try:
+            found: list[NDArray[Any]] = self._session.run(outputs, feeds)
+        except Exception as error:
+            raise self._failed(error) from None
         self._look()
         return found
 
     def run_with_iobinding(self, binding: Any) -> None:
-        """Run as `InferenceSession.run_with_iobinding` does."""
-        self._session.run_with_iobinding(binding)
+        """Run as `InferenceSession.run_with_iobinding` does.
+
+        Raises:
+            EngineError: the model cannot be run on these.
+        """
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise self._failed(error) from None
         self._look()
+
+    def _failed(self, error: Exception) -> EngineError:
+        return EngineError(f"onnxruntime cannot run {self._what} ({_first_line(error)})")
 
     def io_binding(self) -> Any:
         """Return a new binding for `run_with_iobinding`."""
@@ -175,13 +203,13 @@ def open_placed(
         EngineError: the provider refuses, and the CPU must not take its place.
     """
     try:
-        return PlacedSession(model, provider, threads=threads, training=training)
+        return PlacedSession(model, provider, threads=threads, what=what, training=training)
     except EngineError as error:
         if provider.is_cpu or not provider.allow_fallback:
             hint = "" if provider.is_cpu else "; give --allow-fallback to use the CPU"
             raise EngineError(f"{what}: {error}{hint}") from None
         on_event(Note(f"{what} runs on the CPU: {error}"))
-        return PlacedSession(model, Provider(), threads=threads, training=training)
+        return PlacedSession(model, Provider(), threads=threads, what=what, training=training)
 
 
 def _shares(profile: Path) -> dict[str, float]:

@@ -16,6 +16,7 @@ from edgetl import defaults, runtime
 from edgetl.data import Sample
 from edgetl.data.decode import Decoder
 from edgetl.errors import DataError, ModelError
+from edgetl.providers import Provider, open_placed
 
 if TYPE_CHECKING:
     import onnx
@@ -44,7 +45,7 @@ def calibration(
     Raises:
         DataError: none can be read.
     """
-    session = runtime.open_session(preprocess)
+    session = open_placed(preprocess, Provider(), threads=1, what="the preprocessing")
     found = 0
     for index in np.random.default_rng(seed).permutation(len(samples)):
         try:

@@ -32,7 +32,9 @@ from edgetl import schema, storage
 from edgetl.artifacts import Optimizer
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
+from edgetl.npz import read_npz
 from edgetl.providers import CPU
+from edgetl.seal import check_file, seal_json, unseal_json, write_sealed_npz
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,6 +63,7 @@ class RunArgs:
         input_columns: of a table of numbers, which ones it took.
         label_columns: as they were given.
         target_mean, target_std: of the training data's numbers; see `edgetl.targets.TargetEncoder`.
+        samples_sha256: of the file `samples.csv`.
     """
 
     edgetl_version: str
@@ -97,6 +100,7 @@ class RunArgs:
     metric: str = "accuracy"
     modality: str = "image"
     device: str | None = None
+    samples_sha256: str = ""
 
 
 class UsedSample(NamedTuple):
@@ -165,7 +169,8 @@ class Run:
 
     def write_args(self, args: RunArgs) -> None:
         """Write `args.yaml` (each value in JSON notation, which YAML contains)."""
-        lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in schema.to_json(args).items()]
+        sealed = seal_json(schema.to_json(args))
+        lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in sealed.items()]
         storage.write_text(self.path / ARGS, "\n".join(lines) + "\n")
 
     def read_args(self) -> RunArgs:
@@ -179,7 +184,7 @@ class Run:
             raise RunError(f"{self.path} is not a run (it holds no {ARGS}): make one with 'edgetl finetune'")
         try:
             lines = [line.partition(": ") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-            return schema.from_json(RunArgs, {name: json.loads(value) for name, _, value in lines})
+            return schema.from_json(RunArgs, unseal_json({name: json.loads(value) for name, _, value in lines}))
         except (ValueError, schema.SchemaError) as error:
             raise RunError(f"{file} is damaged ({error}): start the run anew with --force") from None
 
@@ -254,14 +259,12 @@ class Run:
 
     def write_results(self, history: tuple[EpochEnd, ...]) -> None:
         """Write `results.csv`, one line per finished epoch."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        names = dict.fromkeys(name for end in history for name in end.val_figures)
-        writer.writerow(["epoch", "train_loss", "val_loss", *(f"val_{name}" for name in names), "seconds"])
-        for end in history:
-            values = (end.train_loss, end.val_loss, *map(end.val_figures.get, names), end.seconds)
-            writer.writerow([end.epoch, *("" if value is None else f"{value:.6g}" for value in values)])
-        storage.write_text(self.path / RESULTS, text.getvalue())
+        storage.write_text(self.path / RESULTS, _results_csv(history))
+
+    def has_results_of(self, history: tuple[EpochEnd, ...]) -> bool:
+        """Whether `results.csv` is what `write_results` writes of this history."""
+        file = self.path / RESULTS
+        return file.is_file() and file.read_bytes() == _results_csv(history).encode("utf-8")
 
     def read_results(self) -> tuple[EpochResult, ...]:
         """Read `results.csv`; empty if no epoch has been finished.
@@ -282,7 +285,7 @@ class Run:
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`, whose presence says that training ended."""
-        storage.write_text(self.path / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+        storage.write_text(self.path / METRICS, json.dumps(seal_json(metrics), indent=2, ensure_ascii=False) + "\n")
 
     def read_metrics(self) -> dict[str, Any] | None:
         """Read `metrics.json`; None while training has not ended.
@@ -294,10 +297,9 @@ class Run:
         if not file.is_file():
             return None
         try:
-            metrics = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+            return unseal_json(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:
             raise _damaged(file, error) from None
-        return metrics if isinstance(metrics, dict) else None
 
     def write_validation(self, validation: Validation) -> None:
         """Write `validation.npz`."""
@@ -328,6 +330,17 @@ class Run:
             raise _damaged(file, error) from None
 
 
+def _results_csv(history: tuple[EpochEnd, ...]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = dict.fromkeys(name for end in history for name in end.val_figures)
+    writer.writerow(["epoch", "train_loss", "val_loss", *(f"val_{name}" for name in names), "seconds"])
+    for end in history:
+        values = (end.train_loss, end.val_loss, *map(end.val_figures.get, names), end.seconds)
+        writer.writerow([end.epoch, *("" if value is None else f"{value:.6g}" for value in values)])
+    return text.getvalue()
+
+
 def _epoch_result(row: dict[str, str | None]) -> EpochResult:
     values = {name: float(text) if text else None for name, text in row.items() if _is_figure(name)}
     train_loss, val_loss, seconds = (values.pop(name, None) for name in ("train_loss", "val_loss", "seconds"))
@@ -340,15 +353,15 @@ def _is_figure(column: str | None) -> bool:
 
 
 def _write_npz(file: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    with storage.written_aside(file) as aside, open(aside, "wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    with storage.written_aside(file) as aside:
+        write_sealed_npz(aside, arrays.items())
 
 
 def _read_npz(file: Path, without: Collection[str] = ()) -> dict[str, NDArray[Any]]:
-    """Read every array but some; the zip format checks the CRC-32 of each."""
     try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if name not in without}
+        check_file(file)
+        with open(file, "rb") as stream:
+            return read_npz(stream, without=without)
     except storage.UNREADABLE_NPZ as error:
         raise _damaged(file, error) from None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgetl.errors import EngineError
+from edgetl.external_data import refuse_external_data_elsewhere
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -92,8 +93,24 @@ def session_options(threads: int, *, training: bool = False, optimize: bool = Tr
 def open_session(model: Path | bytes, *, threads: int = 1, optimize: bool = True) -> onnxruntime.InferenceSession:
     """Open an inference session on the CPU; see `session_options`."""
     options = session_options(threads, optimize=optimize)
-    source = model if isinstance(model, bytes) else os.fspath(model)
-    return import_onnxruntime().InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return import_onnxruntime().InferenceSession(session_source(model), options, providers=["CPUExecutionProvider"])
+
+
+def session_source(model: Path | bytes) -> str | bytes:
+    """Return a model as `InferenceSession` takes it.
+
+    Raises:
+        EngineError: a path that is no UTF-8, which it does not take; or weights outside of the model's directory.
+    """
+    if isinstance(model, bytes):
+        return model
+    refuse_external_data_elsewhere(model)
+    source = os.fspath(model)
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise EngineError(f"onnxruntime cannot open {source}, because its path is not UTF-8: rename it") from None
+    return source
 
 
 def available_cores() -> int:

@@ -251,14 +251,14 @@ def begin(
         last = None
     storage.sweep(run.path)
     run.write_samples(samples())
-    run.write_args(args)
+    run.write_args(replace(args, samples_sha256=storage.sha256_file(run.path / SAMPLES)))
     return last
 
 
 _MAY_DIFFER = {
     *("edgetl_version", "artifacts", "data", "val", "epochs", "device"),
     # follow from the samples, which are compared by their content
-    *("input_columns", "label_columns", "target_mean", "target_std"),
+    *("input_columns", "label_columns", "target_mean", "target_std", "samples_sha256"),
 }
 
 

@@ -21,6 +21,8 @@ else:
     import fcntl
 
 
+_PARTIAL = ".partial"
+
 # what zipfile, zlib and numpy's parser of headers raise on damaged .npz files
 UNREADABLE_NPZ = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, NotImplementedError, RuntimeError),
@@ -43,25 +45,42 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never a part; when the block fails nothing is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".partial")
-    os.close(handle)
-    aside = Path(name)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=_PARTIAL)
+        aside = Path(name)
+        with contextlib.ExitStack() as stack:
+            stack.callback(aside.unlink, missing_ok=True)
+            if os.name == "nt":  # where nothing renames an open file, and nothing removes one
+                os.close(handle)
+            else:
+                stack.callback(os.close, handle)
+                with contextlib.suppress(OSError):
+                    _try_lock(handle)  # tells `sweep` that its writer lives
+            yield aside
+            _flush(aside)
+            aside.chmod(0o666 & ~_umask())
+            os.replace(aside, path)
+            _flush(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError of the block name `path`, where it names no file: a write that fails does not know its file's."""
     try:
-        yield aside
-        _flush(aside)
-        aside.chmod(0o666 & ~_umask())
-        os.replace(aside, path)
-        _flush(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename).endswith(_PARTIAL):
+            error.filename = str(path)
+        raise
 
 
 def sweep(directory: Path) -> None:
-    """Remove what writers that died left unfinished in a directory and below; nobody else may be writing there."""
-    for file in directory.rglob(".*.partial"):
-        if file.is_file():
-            file.unlink(missing_ok=True)
+    """Remove what writers that died left unfinished in a directory and below."""
+    for file in directory.rglob(f".*{_PARTIAL}"):
+        with contextlib.suppress(OSError), open(file, "rb") as stream:
+            if _try_lock(stream.fileno()):
+                file.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -90,7 +109,7 @@ def directory_built_aside(path: Path, *, force: bool, marker: str) -> Iterator[P
     """
     refuse_existing(path, force=force, marker=marker)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".partial"))
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=_PARTIAL))
     try:
         yield aside
         for file in aside.rglob("*"):
@@ -126,7 +145,7 @@ def remove_directory(path: Path) -> None:
     """Remove a directory if it is there; it vanishes from its name in one step."""
     if not os.path.lexists(path):
         return
-    doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".partial"))
+    doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=_PARTIAL))
     path.rename(doomed / "old")
     shutil.rmtree(doomed, ignore_errors=True)
 
@@ -143,11 +162,19 @@ def locked(path: Path, what: str, *, on_wait: Callable[[str], None] | None = Non
             is held raises.
 
     Raises:
-        RunError: another process holds the lock and `on_wait` is None.
+        RunError: another process holds the lock and `on_wait` is None; or the file system has no locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
-        if not _try_lock(file.fileno()):
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed by the next line's block
+    with file:
+        try:
+            free = _try_lock(file.fileno())
+        except OSError as error:
+            raise RunError(
+                f"{what} cannot be locked ({error.strerror}): choose a directory on another file system"
+            ) from None
+        if not free:
             file.seek(0)
             holder = file.read().strip() or "another process"
             sentence = f"{what} is in use by {holder}"
@@ -156,8 +183,9 @@ def locked(path: Path, what: str, *, on_wait: Callable[[str], None] | None = Non
             on_wait(f"{sentence}; waiting for it")
             _wait_lock(file.fileno())
         file.truncate(0)
-        file.write(f"process {os.getpid()}\n")
-        file.flush()
+        # who holds it is for people; a full disk shall not keep them from what needs no space
+        with contextlib.suppress(OSError):
+            os.write(file.fileno(), f"process {os.getpid()}\n".encode("ascii"))
         try:
             yield
         finally:
@@ -165,12 +193,17 @@ def locked(path: Path, what: str, *, on_wait: Callable[[str], None] | None = Non
 
 
 def _try_lock(descriptor: int) -> bool:
+    """Take an exclusive lock, and return whether it was free.
+
+    Raises:
+        OSError: there are no locks here.
+    """
     try:
         if os.name == "nt":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return False
     return True
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetl import storage
 from edgetl.artifacts import MANIFEST, Artifacts, load_artifacts
 from edgetl.deployed import DeployedModel
-from edgetl.deployment.compose import content_hash, run_hash, samples_hash
-from edgetl.errors import ArtifactsError, DeployError, EdgetlError, RunError
-from edgetl.run import ARGS, BEST, LAST, VALIDATION, Run
+from edgetl.deployment.compose import run_hash, samples_hash
+from edgetl.errors import ArtifactsError, EdgetlError, RunError
+from edgetl.run import ARGS, BEST, LAST, METRICS, RESULTS, SAMPLES, VALIDATION, Run
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,24 @@ def _artifacts(path: Path) -> Verified:
 def _run(path: Path, prepared: Artifacts | None) -> Verified:
     run = Run(path)
     args = run.read_args()
-    checked, unchecked = [f"{ARGS} is whole"], []
-    for name in (LAST, BEST):
+    checked, unchecked = [f"{ARGS} has the SHA-256 that it holds"], []
+    if (path / SAMPLES).is_file() and storage.sha256_file(path / SAMPLES) != args.samples_sha256:
+        raise RunError(f"{path / SAMPLES} is not the one that {ARGS} names: repeat the first command with --resume")
+    checked.append(f"{SAMPLES}, of {sum(run.count_samples().values())} samples, has the SHA-256 that {ARGS} holds")
+    for name in (BEST, LAST):
         found = run.read_checkpoint(name)
         if found is None:
             unchecked.append(f"{name} is not there: the run has not begun")
-        else:
-            checked.append(f"{name} (epoch {found.epoch}) has the checksums of its arrays")
-    samples = sum(run.count_samples().values())
-    epochs = len(run.read_results())
-    checked.append(f"the list of {samples} samples, the results of {epochs} epochs and the metrics can be read")
-    run.read_metrics()
+            continue
+        checked.append(f"{name} (epoch {found.epoch}) has the SHA-256 at its end")
+        if name == LAST:
+            if not run.has_results_of(found.history):
+                raise RunError(f"{path / RESULTS} differs from {LAST}: repeat the first command with --resume")
+            checked.append(f"{RESULTS} has the {len(found.history)} lines of {LAST}")
+    if run.read_metrics() is not None:
+        checked.append(f"{METRICS} has the SHA-256 that it holds")
     if (path / VALIDATION).is_file():
-        checked.append(f"the logits of {len(run.read_validation().paths)} samples have their checksums")
+        checked.append(f"the logits of {len(run.read_validation().paths)} samples have the SHA-256 at their end")
     else:
         unchecked.append(f"{VALIDATION} is not there: the run is not finished")
     if prepared is None and (Path(args.artifacts) / MANIFEST).is_file():
@@ -89,14 +95,7 @@ def _run(path: Path, prepared: Artifacts | None) -> Verified:
 
 def _model(path: Path, prepared: Artifacts | None, run: Run | None) -> Verified:
     provenance = DeployedModel(path).provenance
-    checked, unchecked = [], []
-    recorded, found = provenance.get("content_sha256"), content_hash(path)
-    if recorded is None or found is None:
-        unchecked.append("its content: the format ort, and edgetl before 0.1, hold no hash of it")
-    elif found != recorded:
-        raise DeployError(f"{path} has been altered: its content has not the SHA-256 it was deployed with")
-    else:
-        checked.append("its content has the SHA-256 it was deployed with")
+    checked, unchecked = ["its content has the SHA-256 at its end"], []
     if prepared is None:
         unchecked.append("where it came from: give --artifacts DIR")
     elif prepared.sha256 != provenance.get("artifacts_sha256"):

@@ -6,6 +6,7 @@ import pytest
 
 from edgetl.artifacts import MANIFEST, SCHEMA_VERSION, load_artifacts
 from edgetl.errors import ArtifactsError
+from edgetl.seal import seal_json
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def copy(tmp_path: Path, digits_artifacts: Path) -> Path:
 
 def edit(directory: Path, **changes: object) -> None:
     manifest = json.loads((directory / MANIFEST).read_text())
-    (directory / MANIFEST).write_text(json.dumps({**manifest, **changes}))
+    (directory / MANIFEST).write_text(json.dumps(seal_json({**manifest, **changes})))
 
 
 def test_the_committed_directory_is_whole(digits_artifacts: Path) -> None:
@@ -49,8 +50,9 @@ def test_a_newer_schema_asks_for_an_update(copy: Path) -> None:
 
 
 def test_a_manifest_cannot_lead_out_of_its_directory(copy: Path) -> None:
+    before = load_artifacts(copy).manifest.files
     for name in ("../secret", "/etc/passwd", "a/../../b", "c:\\x"):
-        edit(copy, files={name: "0" * 64})
+        edit(copy, files={**before, name: "0" * 64})
         with pytest.raises(ArtifactsError, match="outside"):
             load_artifacts(copy)
 
@@ -60,6 +62,43 @@ def test_a_damaged_manifest_is_one_sentence(copy: Path, text: str) -> None:
     (copy / MANIFEST).write_text(text)
     with pytest.raises(ArtifactsError, match=MANIFEST):
         load_artifacts(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"task": "guessing"}, "'task' is 'guessing'"),
+        ({"engines": []}, "'engines' is empty"),
+        ({"engines": ["magic"]}, "'engines' is 'magic'"),
+        ({"labels": ["6", "7", "8", "8"]}, "one name for each of 4 outputs"),
+        ({"labels": ["6", "7"]}, "one name for each of 4 outputs"),
+        ({"labels": [], "outputs": 0}, "'outputs' is 0"),
+        ({"preprocessing": None}, "'preprocessing' is missing"),
+        ({"features": []}, "'features' lists nothing"),
+        ({"features": [{"name": "f", "shape": [-4]}]}, r"'f' has the shape \[-4\]"),
+        ({"features": [{"name": "f", "shape": [10**9, 10**9]}]}, "'f' has the shape"),
+        ({"features": [{"name": "f", "shape": [4], "dtype": "object"}]}, "'f' has the type 'object'"),
+        ({"files": {}}, "lists no"),
+        ({"modality": "text", "text": {"tokenizer": "t", "max_length": 0}}, "'text.max_length' is 0"),
+        ({"optimizer": {"name": "adamw", "betas": [0.9, 1.0]}}, "does not lie in 0..1"),
+        ({"optimizer": {"epsilon": float("nan")}}, "'optimizer.epsilon' is nan"),
+        ({"backbone_macs": -5}, "'backbone_macs' is -5"),
+    ],
+)
+def test_what_no_prepare_writes_is_refused_by_name(copy: Path, changes: dict[str, object], named: str) -> None:
+    edit(copy, **changes)
+    with pytest.raises(ArtifactsError, match=named):
+        load_artifacts(copy)
+
+
+def test_a_manifest_whose_content_is_another_than_it_was(copy: Path) -> None:
+    text = (copy / MANIFEST).read_text()
+    (copy / MANIFEST).write_text(text.replace('"6",', '"5",', 1))
+    with pytest.raises(ArtifactsError, match="content_sha256"):
+        load_artifacts(copy)
+    # order and spaces mean nothing
+    (copy / MANIFEST).write_text(json.dumps(dict(reversed(json.loads(text).items()))))
+    load_artifacts(copy)
 
 
 def test_any_other_directory_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgetl.cli import main
+from edgetl.seal import seal_json
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -169,7 +170,7 @@ def test_commands_run_as_a_module(digits_artifacts: Path) -> None:
 def test_a_newer_manifest_and_an_altered_file(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(digits_artifacts, tmp_path / "copy"))
     manifest = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 99}))
+    (copy / "manifest.json").write_text(json.dumps(seal_json({**manifest, "schema_version": 99})))
     assert "update edgetl" in failed(invoke("finetune", copy, digits, "--out", tmp_path / "out"))
     (copy / "manifest.json").write_text(json.dumps(manifest))
     (copy / "backbone.onnx").write_bytes(b"altered")

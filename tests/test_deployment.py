@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -90,8 +91,7 @@ def test_a_changed_or_missing_validation_picture_is_named(digits: Path, digits_a
 def test_moved_artifacts(digits_run: Path, digits_artifacts: Path, tmp_path: Path) -> None:
     run = Run(copied(digits_run, tmp_path))
     moved = Path(shutil.copytree(digits_artifacts, tmp_path / "moved"))
-    text = (run.path / "args.yaml").read_text()
-    (run.path / "args.yaml").write_text(text.replace(str(digits_artifacts.resolve()), str(tmp_path / "gone")))
+    run.write_args(dataclasses.replace(run.read_args(), artifacts=str(tmp_path / "gone")))
     with pytest.raises(ArtifactsError, match="gone"):
         deploy(run.path, out=tmp_path / "model.onnx")
     deploy(run.path, out=tmp_path / "model.onnx", artifacts=moved)
@@ -230,7 +230,7 @@ def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | None) -> None:
 
 
 def test_a_model_that_edgetl_did_not_deploy(digits_artifacts: Path) -> None:
-    with pytest.raises(EdgetlError, match="none that 'edgetl deploy' wrote"):
+    with pytest.raises(EdgetlError, match="no model as 'edgetl deploy' wrote it"):
         DeployedModel(digits_artifacts / "backbone.onnx")
 
 

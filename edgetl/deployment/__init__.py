@@ -20,10 +20,11 @@ from edgetl.deployed import DeployedModel
 from edgetl.deployed import logits_of as deployed_logits
 from edgetl.deployment.compose import Feeds, Form, compose, describe
 from edgetl.deployment.ort_format import to_ort
-from edgetl.errors import DataError, DeployError, RunError
+from edgetl.errors import DataError, DeployError, RunError, one_sentence
 from edgetl.events import OnEvent, Stage, ignore
 from edgetl.figures import FIGURES, called, shown
 from edgetl.run import BEST, Run, RunArgs, Validation
+from edgetl.seal import seal_model
 from edgetl.targets import TargetEncoder, answers, figures
 
 if TYPE_CHECKING:
@@ -125,14 +126,15 @@ def deploy(
         raise DeployError(f"{target} is a folder: give --out the name of a file, such as {target / 'model.onnx'}")
 
     on_event(Stage("composing" if precision != "int8" else "composing and quantising"))
-    model = compose(prepared, best.parameters, args, form, partial(_calibration, prepared, args, validation))
+    with one_sentence(DeployError, f"the graphs of {prepared.path} cannot be composed, prepare it anew"):
+        model = compose(prepared, best.parameters, args, form, partial(_calibration, prepared, args, validation))
     tokenizer_file = None
     if prepared.manifest.text is not None and prepared.file(TOKENIZER).stat().st_size > MAX_EMBEDDED_TOKENIZER:
         tokenizer_file = f"{target.stem}.{TOKENIZER}"
         storage.write_bytes(target.parent / tokenizer_file, prepared.file(TOKENIZER).read_bytes())
     describe(model, prepared, args, source, best.epoch, form, tokenizer_file)
     with storage.written_aside(target) as aside:
-        aside.write_bytes(to_ort(model) if format == "ort" else model.SerializeToString())
+        aside.write_bytes(seal_model(to_ort(model) if format == "ort" else model.SerializeToString()))
         del model
         on_event(Stage("verifying"))
         compared_started = time.monotonic()

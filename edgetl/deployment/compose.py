@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,14 +69,14 @@ def compose(
 
     from edgetl import graphs
 
-    trained = onnx.load(prepared.file(TRAINABLE))
+    trained = onnx.load(prepared.file(TRAINABLE), load_external_data=False)
     graphs.replace_parameters(trained.graph, parameters)
     parts = [trained.graph]
     if prepared.has_backbone:
-        parts.insert(0, onnx.load(prepared.file(BACKBONE)).graph)
+        parts.insert(0, onnx.load(prepared.file(BACKBONE), load_external_data=False).graph)
     parts = _in_precision(parts, prepared, form, calibration)
     if form.input == "raw":
-        parts.insert(0, onnx.load(prepared.file(PREPROCESS)).graph)
+        parts.insert(0, onnx.load(prepared.file(PREPROCESS), load_external_data=False).graph)
     model = graphs.make_model(graphs.join([*parts, _ending(prepared, args, form)], "edgetl"))
     if form.batch is not None:
         for value in (*model.graph.input, *model.graph.output):
@@ -190,7 +189,6 @@ def describe(
         "source": schema.to_json(manifest.source),
         "policy": manifest.policy,
         "artifacts_sha256": prepared.sha256,
-        "content_sha256": _hash(model),
         "run_sha256": run_hash(run),
         "samples_sha256": samples_hash(run),
         "training": {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "seed", "engine")},
@@ -209,21 +207,6 @@ def describe(
     )
 
 
-def content_hash(file: Path) -> str | None:
-    """A hash of a deployed file but for its metadata; None if it is no ONNX file (`--format ort`)."""
-    import onnx
-
-    if file.read_bytes()[4:8] == b"ORTM":
-        return None
-    model = onnx.load(file)
-    del model.metadata_props[:]
-    return _hash(model)
-
-
-def _hash(model: ModelProto) -> str:
-    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-
-
 def run_hash(run: Run) -> str:
     """A hash of a run's settings and of its best weights."""
     found = hashlib.sha256(json.dumps(schema.to_json(run.read_args()), sort_keys=True).encode())
@@ -239,4 +222,4 @@ def samples_hash(run: Run) -> str:
     return found.hexdigest()
 
 
-__all__ = ["Form", "compose", "content_hash", "describe", "run_hash", "samples_hash"]
+__all__ = ["Form", "compose", "describe", "run_hash", "samples_hash"]

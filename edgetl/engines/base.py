@@ -61,6 +61,10 @@ class Engine(Protocol):
         """Return a copy of the trainable parameters by name."""
         ...
 
+    def is_finite(self) -> bool:
+        """Whether every trainable parameter is a finite number."""
+        ...
+
     def state(self) -> bytes:
         """Return everything that `open_engine` needs to continue exactly from here."""
         ...
@@ -93,6 +97,12 @@ def check_batch(
 def _check(what: str, array: NDArray[Any], shape: tuple[int, ...], dtype: str) -> None:
     if array.shape != shape or array.dtype != dtype:
         raise EngineError(f"{what}: the artifacts take {dtype} {list(shape)}, not {array.dtype} {list(array.shape)}")
+
+
+def sums_to_number(array: NDArray[np.float32]) -> bool:
+    """Whether all elements are finite: a sum takes no memory, and keeps what is not."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum(dtype=np.float32)))
 
 
 def choose_micro_batch(manifest: Manifest, batch_size: int, available_mb: float | None = None) -> int | None:

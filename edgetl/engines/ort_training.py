@@ -20,11 +20,11 @@ from edgetl.artifacts import (
     Artifacts,
     Optimizer,
 )
-from edgetl.engines.base import check_batch, micro_batches
+from edgetl.engines.base import check_batch, micro_batches, sums_to_number
 from edgetl.engines.optimizers import ort_learning_rate
 from edgetl.errors import EngineError
 from edgetl.providers import CPU
-from edgetl.runtime import import_onnxruntime, session_options
+from edgetl.runtime import import_onnxruntime, session_options, session_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +69,7 @@ class OrtTrainingEngine:
         micro_batch: int | None,
     ) -> None:
         self._manifest = artifacts.manifest
+        self._trainable = [spec.name for spec in artifacts.manifest.trainable]
         self._settings = optimizer
         self._micro_batch = micro_batch
         self._api = import_training_api()
@@ -76,9 +77,9 @@ class OrtTrainingEngine:
         try:
             self._checkpoint = self._load(artifacts, state)
             self._module = self._api.Module(
-                os.fspath(artifacts.file(ORT_TRAINING_MODEL)),
+                session_source(artifacts.file(ORT_TRAINING_MODEL)),
                 self._checkpoint,
-                os.fspath(artifacts.file(ORT_EVAL_MODEL)),
+                session_source(artifacts.file(ORT_EVAL_MODEL)),
                 session_options=options,
             )
             # before there is a module, the parameters cannot be set: the process would die
@@ -124,8 +125,11 @@ class OrtTrainingEngine:
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """See `Engine.parameters`."""
-        trainable = {spec.name for spec in self._manifest.trainable}
-        return {name: parameter.data.copy() for name, parameter in self._checkpoint.parameters if name in trainable}
+        return {name: self._checkpoint.parameters[name].data.copy() for name in self._trainable}
+
+    def is_finite(self) -> bool:
+        """See `Engine.is_finite`."""
+        return all(sums_to_number(self._checkpoint.parameters[name].data) for name in self._trainable)
 
     def state(self) -> bytes:
         """The bytes of an ONNX Runtime checkpoint with its optimizer state."""
@@ -141,12 +145,12 @@ class OrtTrainingEngine:
 
     def _open_optimizer(self, file: Path) -> Any:
         if self._settings == self._manifest.optimizer:
-            return self._api.Optimizer(os.fspath(file), self._module)
+            return self._api.Optimizer(session_source(file), self._module)
         import onnx
 
         from edgetl.engines.update import set_ort_optimizer
 
-        model = onnx.load(file)
+        model = onnx.load(file, load_external_data=False)
         set_ort_optimizer(model, self._settings)
         with tempfile.TemporaryDirectory(prefix="edgetl-") as directory:
             changed = Path(directory) / file.name

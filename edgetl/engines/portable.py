@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
-import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,11 @@ from edgetl.artifacts import (
     Artifacts,
     Optimizer,
 )
-from edgetl.engines.base import check_batch, micro_batches
+from edgetl.engines.base import check_batch, micro_batches, sums_to_number
 from edgetl.engines.optimizers import GRADIENT, LEARNING_RATE, LOSS, NEW, STEP, SUM, state_suffixes
-from edgetl.errors import EngineError
+from edgetl.errors import EngineError, one_sentence
 from edgetl.events import OnEvent
+from edgetl.npz import npz_bytes, read_npz
 from edgetl.providers import PlacedSession, Provider, open_placed
 from edgetl.runtime import import_onnxruntime
 from edgetl.storage import UNREADABLE_NPZ
@@ -123,6 +124,10 @@ class PortableEngine:
         """See `Engine.parameters`."""
         return {name: self._array(name) for name in self._parameter_names}
 
+    def is_finite(self) -> bool:
+        """See `Engine.is_finite`."""
+        return all(sums_to_number(self._current[name].numpy()) for name in self._parameter_names)
+
     def state(self) -> bytes:
         """An npz file of the parameters, the optimizer's state and the number of steps; no pickle."""
         arrays = ((name, self._array(name)) for name in self._shapes)
@@ -199,12 +204,7 @@ class PortableEngine:
             binding.bind_output(name)
         for name, value in into.items():
             binding.bind_ortvalue_output(name, value)
-        try:
-            session.run_with_iobinding(binding)
-        except EngineError:
-            raise
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            raise EngineError(f"onnxruntime cannot run this step: {error}") from None
+        session.run_with_iobinding(binding)
         return [value.numpy() for value in binding.get_outputs()[: len(outputs)]]
 
 
@@ -228,7 +228,9 @@ def _step_file(artifacts: Artifacts, optimizer: Optimizer) -> Path | bytes:
     from edgetl.engines.update import gradients_of, with_update
 
     trainable = artifacts.manifest.trainable
-    return bytes(with_update(gradients_of(onnx.load(file), trainable), trainable, optimizer).SerializeToString())
+    with _changing(artifacts):
+        gradients = gradients_of(onnx.load(file, load_external_data=False), trainable)
+        return bytes(with_update(gradients, trainable, optimizer).SerializeToString())
 
 
 def _accumulating_files(artifacts: Artifacts, optimizer: Optimizer) -> tuple[bytes, bytes]:
@@ -238,24 +240,17 @@ def _accumulating_files(artifacts: Artifacts, optimizer: Optimizer) -> tuple[byt
     from edgetl.engines.update import accumulating, update_step
 
     trainable = artifacts.manifest.trainable
-    step = onnx.load(_file(artifacts, PORTABLE_TRAIN_STEP))
-    return accumulating(step, trainable).SerializeToString(), update_step(trainable, optimizer).SerializeToString()
+    with _changing(artifacts):
+        step = accumulating(onnx.load(_file(artifacts, PORTABLE_TRAIN_STEP), load_external_data=False), trainable)
+        return step.SerializeToString(), update_step(trainable, optimizer).SerializeToString()
 
 
-def npz_bytes(arrays: Iterable[tuple[str, NDArray[Any]]]) -> bytes:
-    """Return an npz file of named arrays, which are taken one by one; the same always give the same bytes."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as file:
-        for name, array in arrays:
-            # not numpy.savez, whose keyword arguments take names of their own; a fixed date, as it writes
-            with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
-    return content.getvalue()
+def _changing(artifacts: Artifacts) -> AbstractContextManager[None]:
+    return one_sentence(EngineError, f"the training step of {artifacts.path} cannot be changed, prepare it anew")
 
 
 def _read_npz(data: bytes, what: str) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return read_npz(io.BytesIO(data))
     except UNREADABLE_NPZ as error:
         raise EngineError(f"{what} is damaged ({error}): start anew, or copy it again") from None

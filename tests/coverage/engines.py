@@ -27,8 +27,8 @@ from edgetl.artifacts import (
 )
 from edgetl.engines import open_engine
 from edgetl.engines.optimizers import GRADIENT
-from edgetl.engines.portable import npz_bytes
 from edgetl.engines.update import gradients_of
+from edgetl.npz import npz_bytes
 from edgetl.preparation.lower import write_portable
 from edgetl.preparation.split import Parts
 from edgetl.providers import Provider, open_placed

@@ -42,6 +42,21 @@ def test_it_starts_where_prepare_left_it(name: str, artifacts: Artifacts) -> Non
     assert all((value == 0).all() for value in parameters.values())
 
 
+@pytest.mark.parametrize("micro_batch", [None, 5])
+def test_it_tells_whether_its_parameters_are_finite(name: str, artifacts: Artifacts, micro_batch: int | None) -> None:
+    assert opened(name, artifacts, micro_batch=micro_batch).is_finite()
+    for value in (np.nan, np.inf, -np.inf):
+        for key, shape in (("10.weight", (4, 64)), ("10.bias", (4,))):
+            array = np.ones(shape, np.float32)
+            array.flat[-1] = value
+            assert not opened(name, artifacts, initial={key: array}, micro_batch=micro_batch).is_finite()
+    engine = opened(name, artifacts, micro_batch=micro_batch)
+    engine.train_step([X], T, W, 0.01)
+    assert engine.is_finite()
+    engine.train_step([X], T, W, np.inf)
+    assert not engine.is_finite()
+
+
 def test_losses_and_logits_are_the_formulas(name: str, artifacts: Artifacts) -> None:
     engine = opened(name, artifacts)
     for _ in range(3):

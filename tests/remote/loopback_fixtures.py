@@ -16,6 +16,7 @@ import pytest
 from loopback import HOST, MISSING, Gate, Server, start_sshd
 
 from edgetl.artifacts import MANIFEST
+from edgetl.seal import seal_json
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +76,7 @@ def variant(digits_artifacts: Path, tmp_path: Path) -> Callable[..., Path]:
             data = random.Random(label + name).randbytes(size)
             (out / name).write_bytes(data)
             manifest["files"][name] = hashlib.sha256(data).hexdigest()
-        (out / MANIFEST).write_text(json.dumps(manifest))
+        (out / MANIFEST).write_text(json.dumps(seal_json(manifest)))
         return out
 
     return make

@@ -24,10 +24,10 @@ from edgetl.artifacts import (
     TensorSpec,
 )
 from edgetl.engines.optimizers import GRADIENT, LOSS
-from edgetl.engines.portable import npz_bytes
 from edgetl.engines.update import with_update
 from edgetl.errors import ModelError
 from edgetl.graphs import make_model, prune
+from edgetl.npz import npz_bytes
 from edgetl.preparation.decompose.builder import FLOATS, Rule, Unsupported
 from edgetl.preparation.losses import with_loss
 from edgetl.preparation.lower import (

@@ -1,0 +1,67 @@
+"""Weights that an ONNX file keeps in other files: they may lie in its own directory, and nowhere else.
+
+Newer versions of ONNX Runtime see to that themselves, and 1.19 reads any file that a model names.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetl.errors import EngineError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, TensorProto
+
+_KEY = b"location"
+"""Of the entry that names the other file."""
+
+
+def refuse_external_data_elsewhere(model: Path) -> None:
+    """Refuse a model whose weights lie outside of its directory.
+
+    Raises:
+        EngineError: it names the first such file.
+        OSError: the model cannot be read.
+    """
+    if not _mentions(model, _KEY):
+        return  # most models, without being parsed
+    import onnx
+
+    try:
+        graph = onnx.load(model, load_external_data=False).graph
+    except Exception:  # protobuf's errors have no common base; whoever opens the model says what is wrong with it
+        return
+    home = model.resolve().parent
+    for location in _locations(graph):
+        if not (home / location).resolve().is_relative_to(home):
+            raise EngineError(f"{model} keeps weights in {location!r}, outside of its directory: they are not read")
+
+
+def _mentions(file: Path, text: bytes) -> bool:
+    with open(file, "rb") as stream:
+        try:
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return content.find(text) >= 0
+        except ValueError:  # it is empty
+            return False
+
+
+def _locations(graph: GraphProto) -> Iterator[str]:
+    for tensor in _tensors(graph):
+        yield from (entry.value for entry in tensor.external_data if entry.key == _KEY.decode())
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _tensors(inner)
