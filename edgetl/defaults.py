@@ -23,7 +23,8 @@ WEIGHT_DECAY = 0.01
 SGD_MOMENTUM = 0.9
 
 MAX_PIXELS = 100_000_000  # a picture that declares more is refused before memory is taken
-MAX_ARRAY_BYTES = 2_000_000_000  # so is an archive of arrays
+MAX_FILE_BYTES = 1_000_000_000  # so is any file that is one sample
+MAX_ARRAY_BYTES = 2_000_000_000  # and an archive of arrays
 MAX_AUDIO_SAMPLES = 100_000_000  # and a recording: 35 minutes at 48 kHz
 PROOF_SAMPLES = 256  # training samples that stand in for validation data when deploy() compares logits
 CALIBRATION_SAMPLES = 128  # from which quantisation takes the ranges of activations

@@ -128,16 +128,17 @@ def _installed_engine() -> str | None:
 def _parsed(file: Path, content: bytes) -> Device:
     try:
         data: dict[str, Any] = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of very many digits is no TOMLDecodeError
         raise DeviceError(f"{file} is not TOML ({error})") from None
     known = {field.name for field in dataclasses.fields(Device)}
     if unknown := sorted(set(data) - known):
         raise DeviceError(f"{file}: there is no field {unknown[0]!r}: the fields are {', '.join(sorted(known))}")
     try:
         device = schema.from_json(Device, data)
-    except schema.SchemaError as error:
+        problem = _problem(device)
+    except (ValueError, OverflowError) as error:  # SchemaError, or a number too large to convert or print
         raise DeviceError(f"{file}: {error}") from None
-    if problem := _problem(device):
+    if problem:
         raise DeviceError(f"{file}: {problem}")
     return device
 

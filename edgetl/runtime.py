@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import sys
@@ -32,6 +33,7 @@ _DISTRIBUTIONS = (
 )
 
 
+@functools.cache
 def installed_distributions() -> tuple[str, ...]:
     """Return the installed packages that all provide the module `onnxruntime`."""
     found = []
@@ -191,12 +193,18 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def return_memory() -> None:
-    """Give freed memory back to the operating system, where the C library (glibc) keeps it otherwise."""
+def return_memory(*, cycles: bool = True) -> None:
+    """Give freed memory back to the operating system, where the C library (glibc) keeps it otherwise.
+
+    Args:
+        cycles: whether objects that refer to each other are looked for first, which in a process that has
+            loaded torch takes as long as many an epoch.
+    """
     import ctypes
     import gc
 
-    gc.collect()
+    if cycles:
+        gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

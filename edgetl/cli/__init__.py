@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import click
 
 from edgetl import __version__
@@ -19,6 +22,10 @@ from edgetl.cli.use import benchmark, evaluate, predict
 @click.version_option(__version__, prog_name="edgetl")
 def main() -> None:
     """Transfer learning on the edge: prepare with PyTorch, fine-tune and deploy without it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # names may hold what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
 
 
 _DOING = (prepare, plan, finetune, deploy, evaluate, predict, benchmark)

@@ -35,14 +35,14 @@ def reporting(as_json: bool, *, interrupted: Callable[[Display], str] | None = N
 
 
 def finish(as_json: bool, result: Any, *lines: str) -> None:
-    """Print a result: one JSON object, or the lines."""
+    """Print a result: one JSON object, in ASCII, which every encoding holds; or the lines."""
     if as_json:
         from edgetl.schema import to_json
 
-        click.echo(json.dumps(to_json(result), ensure_ascii=False))
+        _print(json.dumps(to_json(result)))
         return
     for line in lines:
-        click.echo(line)
+        _print(line)
 
 
 def how_to_resume(out: str, display: Display) -> str:
@@ -68,7 +68,12 @@ def _disk_error(error: OSError) -> str:
 
 
 def _fail(message: str, as_json: bool) -> None:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {message}", file=sys.stderr)
     if as_json:
-        click.echo(json.dumps({"error": message}, ensure_ascii=False))
+        _print(json.dumps({"error": message}))
     raise SystemExit(1)
+
+
+def _print(line: str) -> None:
+    # without `file`, click would write UTF-8 where the terminal takes ASCII only
+    click.echo(line, file=sys.stdout)

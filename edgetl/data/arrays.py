@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import zipfile
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +18,6 @@ import numpy as np
 from edgetl import defaults
 from edgetl.data.sample import Dataset, Label, Row, Sample, Samples, Wanted, known_labels, listed, packed
 from edgetl.errors import DataError
-from edgetl.storage import UNREADABLE_NPZ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +28,10 @@ _MEMBERS = {
     "val": (("x_val", "y_val"),),
     "test": (("x_test", "y_test"),),
 }
+
+_MOST_CLASSES = 1_000_000
+_LONGEST_HEADER = 1 << 16
+_LAST_LETTER, _SURROGATES = 0x10FFFF, 0xD800 >> 11
 
 Opener = Callable[[tuple[str, ...]], Dataset]
 
@@ -58,7 +63,7 @@ def _open(
     file: Path, arrays: dict[str, NDArray[Any]], wanted: Wanted, x: str, y: str | None, expected: tuple[str, ...]
 ) -> Dataset:
     values = arrays[x]
-    if values.ndim < 1 or len(values) == 0 or values.dtype.kind not in "fiub":
+    if values.ndim < 1 or values.size == 0 or values.dtype.kind not in "fiub":
         raise DataError(f"{file}: {x} is {_described(values)}, where numbers [samples, …] were expected")
     if wanted.shape is not None and values.shape[1:] != wanted.shape:
         if _without_ones(values.shape[1:]) != _without_ones(wanted.shape):
@@ -84,10 +89,10 @@ def _open(
 
 def _labels(file: Path, y: str, arrays: dict[str, NDArray[Any]], wanted: Wanted) -> tuple[tuple[str, ...], list[Label]]:
     values = arrays[y]
-    own = tuple(map(str, arrays["labels"].tolist())) if "labels" in arrays else ()
+    own = _own_names(file, arrays["labels"]) if "labels" in arrays else ()
     if wanted.task != "classification":
         table = values.reshape(len(values), -1).astype(np.float64) if values.dtype.kind in "fiub" else None
-        if table is None or values.ndim > 2 or not np.isfinite(table).all():
+        if table is None or values.ndim > 2 or values.size == 0 or not np.isfinite(table).all():
             raise DataError(
                 f"{file}: {y} is {_described(values)}, where finite numbers [samples, outputs] were expected"
             )
@@ -105,11 +110,14 @@ def _labels(file: Path, y: str, arrays: dict[str, NDArray[Any]], wanted: Wanted)
             f"{file}: {y} is {_described(values)}, where one whole number or name for each sample was expected"
         )
     if values.dtype.kind == "U":
-        found = values.tolist()
+        found = _names(file, y, values)
         names = known_labels(file, found, wanted)
         positions = {name: index for index, name in enumerate(names)}
         return names, [positions[name] for name in found]
-    given = own or wanted.labels or tuple(map(str, range(max(int(values.max()) + 1, wanted.outputs))))
+    known = own or wanted.labels
+    # without names they are counted: an index that is damage, or hostile, must not make billions of them
+    count = min(max(int(values.max()) + 1, wanted.outputs), _MOST_CLASSES)
+    given = known or tuple(map(str, range(count)))
     if values.min() < 0 or values.max() >= len(given):
         raise DataError(
             f"{file}: {y} holds {values.min()} to {values.max()}, which are no indices of {len(given)} classes "
@@ -123,6 +131,23 @@ def _labels(file: Path, y: str, arrays: dict[str, NDArray[Any]], wanted: Wanted)
         )
     places = [names.index(name) for name in given]
     return names, [places[index] for index in values.tolist()]
+
+
+def _own_names(file: Path, values: NDArray[Any]) -> tuple[str, ...]:
+    usable = values.ndim == 1 and len(values) <= _MOST_CLASSES and values.dtype.kind in "iubU"
+    names = tuple(_names(file, "labels", values)) if usable else ()
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{file}: labels is {_described(values)}, where names [classes], each another, were expected")
+    return names
+
+
+def _names(file: Path, name: str, values: NDArray[Any]) -> list[str]:
+    if values.dtype.kind == "U" and values.dtype.itemsize:
+        # numpy makes strings of any four bytes, which no text can hold
+        letters = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="))).view(np.uint32)
+        if ((letters > _LAST_LETTER) | (letters >> 11 == _SURROGATES)).any():
+            raise DataError(f"{file}: {name} holds what is no text: write it anew")
+    return [str(value) for value in values.tolist()]
 
 
 def _read(file: Path) -> dict[str, NDArray[Any]]:
@@ -149,9 +174,11 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
     except FileNotFoundError:
         raise DataError(f"{file} does not exist") from None
     except zipfile.BadZipFile as error:
-        raise DataError(f"{file} is not an .npz archive ({error}): write it with numpy.savez") from None
-    except UNREADABLE_NPZ as error:
-        raise DataError(f"{file} is damaged ({error})") from None
+        raise DataError(f"{file} is not an .npz archive ({_reason(error)}): write it with numpy.savez") from None
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, its decompressors and numpy's parser raise whatever they like on damage
+        raise DataError(f"{file} is damaged ({_reason(error)})") from None
 
 
 @dataclass(frozen=True)
@@ -169,10 +196,14 @@ class _Header:
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
-    with archive.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return _Header(*read(stream), stream.tell())
+    with archive.open(info) as packed_stream:
+        stream = io.BytesIO(packed_stream.read(_LONGEST_HEADER))  # a header declares its own length, up to 4 GB
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    header = _Header(*read(stream), stream.tell())
+    if min(header.shape, default=0) < 0:
+        raise ValueError(f"an array of shape {list(header.shape)}")
+    return header
 
 
 def _is_plain(info: zipfile.ZipInfo, header: _Header) -> bool:
@@ -202,6 +233,10 @@ _ZIP_NAME_LENGTHS = 26
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
+
+
+def _reason(error: Exception) -> str:
+    return shorten(str(error), 200, placeholder=" …")
 
 
 def _described(array: NDArray[Any]) -> str:

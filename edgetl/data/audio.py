@@ -18,7 +18,7 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _ZEROS = 16  # of the sinc on either side
 _KAISER_BETA = 9.0  # side lobes below -90 dB
 _ROLLOFF = 0.945  # the window's transition ends at the lower rate's Nyquist frequency
-_PIECE = 1 << 14
+_PIECE = 1 << 21  # values of the window that are computed at a time
 
 
 def read_wav(data: bytes, sample_rate: int) -> NDArray[np.float32]:
@@ -42,10 +42,11 @@ def read_wav(data: bytes, sample_rate: int) -> NDArray[np.float32]:
             f"{defaults.MAX_AUDIO_SAMPLES / 1e6:.0f} million samples allowed: cut it into pieces"
         )
     values = _decode(frames[: count * width * channels], kind, width).reshape(count, channels)
-    mono = values.mean(axis=1, dtype=np.float64).astype(np.float32)
-    if not np.isfinite(mono).all():
+    with np.errstate(over="ignore", invalid="ignore"):  # the outcome is looked at
+        resampled = resample(values.mean(axis=1, dtype=np.float64).astype(np.float32), rate, sample_rate)
+    if not np.isfinite(resampled).all():
         raise DataError("holds samples that are not finite")
-    return resample(mono, rate, sample_rate)
+    return resampled
 
 
 def resample(values: NDArray[np.float32], rate: int, new_rate: int) -> NDArray[np.float32]:
@@ -62,8 +63,9 @@ def resample(values: NDArray[np.float32], rate: int, new_rate: int) -> NDArray[n
     offsets = np.arange(1 - reach, reach + 1)
     padded = np.concatenate([np.zeros(reach, np.float32), values, np.zeros(reach + 1, np.float32)])
     result = np.empty(-(-len(values) * up // down), np.float32)
-    for start in range(0, len(result), _PIECE):
-        positions = np.arange(start, min(start + _PIECE, len(result)), dtype=np.int64) * down
+    piece = max(1, _PIECE // len(offsets))
+    for start in range(0, len(result), piece):
+        positions = np.arange(start, min(start + piece, len(result)), dtype=np.int64) * down
         whole, phase = np.divmod(positions, up)
         phases, which = np.unique(phase, return_inverse=True)
         distance = phases[:, None] / up - offsets

@@ -130,5 +130,6 @@ def _shifted(signal: NDArray[np.float32], strength: Strength, rng: np.random.Gen
 def _signal(values: NDArray[np.float32], strength: Strength, rng: np.random.Generator) -> NDArray[np.float32]:
     """Scale, and add white noise; its size is relative to the values' deviation."""
     gain = 10 ** (rng.uniform(-strength.gain, strength.gain) / 20)
-    noise = rng.standard_normal(values.shape) * values.std() * 10 ** (strength.noise / 20)
-    return np.asarray((values + noise) * gain, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused as such later
+        noise = rng.standard_normal(values.shape) * values.std() * 10 ** (strength.noise / 20)
+        return np.asarray((values + noise) * gain, np.float32)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.data.sample import Dataset, Label, Sample, Samples, Texts, listed
+from edgetl.data.sample import Dataset, Label, Sample, Samples, Texts, composed, listed, unreadable
 from edgetl.data.table import metadata_of
 from edgetl.errors import DataError
 
@@ -43,9 +43,9 @@ def find_split(root: Path) -> Split:
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"{root} {what}: give a folder with one folder of pictures per class")
     train = _child(root, _TRAIN_NAMES)
-    if train is None or not (metadata_of(train) or any(entry.is_dir() for entry in train.iterdir())):
+    if train is None or not (metadata_of(train) or any(entry.is_dir() for entry in _entries(train))):
         val, test = _child(root, _VAL_NAMES), _child(root, _TEST_NAMES)
-        others = [e for e in root.iterdir() if e.is_dir() and e not in (val, test) and not e.name.startswith(".")]
+        others = [e for e in _entries(root) if e.is_dir() and e not in (val, test) and not e.name.startswith(".")]
         if not others and (val or test):  # a data set that only measures
             return Split(val or test or root, val, test)
         return Split(root, None, None)
@@ -55,20 +55,22 @@ def find_split(root: Path) -> Split:
 def open_folder(root: Path, labels: Sequence[str] | None = None) -> Dataset:
     """List the files of a folder with one folder per class; they are not opened.
 
-    Hidden files are passed over; whether the others are pictures shows when they are read.
+    Hidden files are passed over; whether the others are pictures shows when they are read. Names are compared in
+    Unicode's composed form (NFC): some systems take them apart, and a name that has been there comes back otherwise.
 
     Args:
         labels: expected class names, in order; an empty sequence or None takes the folders' names.
 
     Raises:
-        DataError: no folder, no class, one class only, an empty class, or names that differ from
-            `labels`.
+        DataError: no folder, no class, one class only, an empty class, names that differ from `labels`
+            or are no text, or what may not be read.
     """
     root = Path(root)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"{root} {what}: give a folder with one folder of pictures per class")
-    names = sorted(e.name for e in root.iterdir() if e.is_dir() and not e.name.startswith("."))
+    folders = _class_folders(root)
+    names = sorted(folders)
     if not names:
         raise DataError(f"{root} holds no folders: put the pictures of each class into a folder named after it")
     if labels:
@@ -80,9 +82,10 @@ def open_folder(root: Path, labels: Sequence[str] | None = None) -> Dataset:
 
     def paths() -> Iterator[str]:
         for name in order:
-            files = files_of(root / name)
+            folder = folders[composed(name)]
+            files = files_of(folder)
             if not files:
-                raise DataError(f"{root / name} is empty: put pictures of the class {name!r} into it, or remove it")
+                raise DataError(f"{folder} is empty: put pictures of the class {name!r} into it, or remove it")
             counts.append(len(files))
             yield from files
 
@@ -136,10 +139,42 @@ def _child(root: Path, names: Sequence[str]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
+def _class_folders(root: Path) -> dict[str, Path]:
+    """Return the folders of a folder by their names, composed."""
+    folders: dict[str, Path] = {}
+    for folder in _entries(root):
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        name = composed(folder.name)
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{folder} names a class, but its name is not UTF-8: rename it") from None
+        if name in folders:
+            raise DataError(f"{root} holds two folders that are both called {name!r} in Unicode: merge them")
+        folders[name] = folder
+    return folders
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
 def files_of(folder: Path) -> list[str]:
-    """Return the files at and below a folder, sorted; hidden ones are passed over."""
+    """Return the files at and below a folder, sorted; hidden ones are passed over.
+
+    Raises:
+        DataError: a folder may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise unreadable(error.filename, error)
+
     found: list[str] = []
-    for directory, folders, files in os.walk(folder):
+    for directory, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(directory, name) for name in sorted(files) if not name.startswith("."))
         found.extend(str(path) for path in paths if path.is_file())
@@ -147,8 +182,9 @@ def files_of(folder: Path) -> list[str]:
 
 
 def _compare(root: Path, found: Sequence[str], expected: Sequence[str]) -> None:
-    missing = [name for name in expected if name not in found]
-    foreign = [name for name in found if name not in expected]
+    known = {composed(name): name for name in expected}
+    missing = [name for written, name in known.items() if written not in found]
+    foreign = [name for name in found if name not in known]
     if not missing and not foreign:
         return
     parts = []

@@ -38,6 +38,8 @@ def read_rgb(data: bytes, *, at_least: int | None = None) -> NDArray[np.uint8]:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.format == "EPS":  # a program, which Pillow would hand to Ghostscript
+                raise DataError("is an EPS file, which is not read: save it as PNG")
             width, height = image.size
             if width * height > defaults.MAX_PIXELS:
                 raise DataError(

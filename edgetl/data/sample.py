@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +11,14 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from edgetl import defaults
 from edgetl.artifacts import Manifest
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_LONGEST_SHOWN = 100
 
 Label = int | tuple[float, ...] | None
 """The index of a class; or 0 or 1 for each label, or numbers; None where labels were not asked for."""
@@ -59,12 +64,21 @@ class Sample:
         """
         if isinstance(self.source, Path):
             try:
-                return self.source.read_bytes()
+                status = self.source.stat()
+                # devices and pipes may never end
+                if stat.S_ISREG(status.st_mode) and status.st_size <= defaults.MAX_FILE_BYTES:
+                    return self.source.read_bytes()
             except OSError as error:
                 raise DataError(f"cannot be read ({error.strerror})") from None
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError("is not a file")
+            raise DataError(
+                f"has {status.st_size / 1e9:.1f} GB, more than the {defaults.MAX_FILE_BYTES / 1e9:.0f} GB allowed"
+            )
         if isinstance(self.source, str):
             return self.source.encode()
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        # what float32 cannot hold becomes infinite, and is refused as such
+        with np.errstate(over="ignore", invalid="ignore"):
             return np.ascontiguousarray(self.source.array[self.source.index], dtype="<f4").tobytes()
 
 
@@ -201,10 +215,14 @@ def known_labels(root: Path, found: Sequence[str], wanted: Wanted) -> tuple[str,
         DataError: a label was found that is not wanted; or none is, and there is but one class.
     """
     names = sorted(set(found))
+    if unwritable := [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]:
+        raise DataError(f"{root} has labels that hold half a surrogate pair: {listed(unwritable)}: rename them")
     if not wanted.labels:
         if wanted.task == "classification" and len(names) < 2:
-            only = f"one class only ({names[0]!r})" if names else "no classes"
+            only = f"one class only ({shown(names[0])})" if names else "no classes"
             raise DataError(f"{root} holds {only}: a classifier needs at least two")
+        if not names:
+            raise DataError(f"{root} holds no labels: give some sample a label")
         return tuple(names)
     if foreign := [name for name in names if name not in wanted.labels]:
         raise DataError(
@@ -214,7 +232,23 @@ def known_labels(root: Path, found: Sequence[str], wanted: Wanted) -> tuple[str,
     return wanted.labels
 
 
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), in which names are compared: a Mac may take them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def unreadable(folder: str | Path, error: OSError) -> DataError:
+    """Return the error of a folder that may not be read."""
+    return DataError(f"{folder} cannot be read ({error.strerror}): allow it, or give other data")
+
+
 def listed(names: Sequence[str], limit: int = 8) -> str:
     """Return names for a message, quoted, the first few of many."""
-    shown = ", ".join(repr(name) for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    few = ", ".join(map(shown, names[:limit]))
+    return few + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def shown(value: object) -> str:
+    """Return a value for a message: quoted, and the beginning of a long one."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]} …"

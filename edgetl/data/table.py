@@ -14,7 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from edgetl.data.sample import Dataset, Label, Row, Sample, Samples, Texts, Wanted, known_labels, listed, packed
+from edgetl.data.sample import (
+    Dataset,
+    Label,
+    Row,
+    Sample,
+    Samples,
+    Texts,
+    Wanted,
+    composed,
+    known_labels,
+    listed,
+    packed,
+    shown,
+    unreadable,
+)
 from edgetl.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -82,8 +96,15 @@ def table_labels(file: Path, wanted: Wanted) -> tuple[str, ...]:
 
 
 def metadata_of(folder: Path) -> Path | None:
-    """Return the table that describes a folder's files, if it has one."""
-    return next((folder / name for name in METADATA if (folder / name).is_file()), None)
+    """Return the table that describes a folder's files, if it has one.
+
+    Raises:
+        DataError: the folder may not be read.
+    """
+    try:
+        return next((folder / name for name in METADATA if (folder / name).is_file()), None)
+    except PermissionError as error:
+        raise unreadable(folder, error) from None
 
 
 def _open(
@@ -224,7 +245,7 @@ def _part(table: _Table, line: _Line, inputs: tuple[str, ...]) -> str:
         name = str(line.values.get(_SPLIT))
         if name.strip().lower() not in PARTS:
             raise DataError(
-                f"{table.file} line {line.number}: split is {name!r}, where train, val or test was expected"
+                f"{table.file} line {line.number}: split is {shown(name)}, where train, val or test was expected"
             )
         return PARTS[name.strip().lower()]
     if table.file.name in METADATA:
@@ -234,21 +255,28 @@ def _part(table: _Table, line: _Line, inputs: tuple[str, ...]) -> str:
     return "train"
 
 
+def _plain(column: str) -> str:
+    """Return the name of a column for a message, which must stay one line."""
+    return column if column.isprintable() and len(column) < 100 else shown(column)
+
+
 def _value(table: _Table, line: _Line, column: str) -> Any:
     value = line.values.get(column)
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise DataError(f"{table.file} line {line.number}: {column} is empty: fill it in, or remove the line")
+        raise DataError(f"{table.file} line {line.number}: {_plain(column)} is empty: fill it in, or remove the line")
     return value.strip() if isinstance(value, str) else value
 
 
 def _text(table: _Table, line: _Line, column: str) -> str:
     value = _value(table, line, column)
     if not isinstance(value, str):
-        raise DataError(f"{table.file} line {line.number}: {column} is {value!r}, where a text was expected")
+        raise DataError(
+            f"{table.file} line {line.number}: {_plain(column)} is {shown(value)}, where a text was expected"
+        )
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{table.file} line {line.number}: {column} holds half a surrogate pair") from None
+        raise DataError(f"{table.file} line {line.number}: {_plain(column)} holds half a surrogate pair") from None
     return value
 
 
@@ -257,8 +285,8 @@ def _path(table: _Table, line: _Line, column: str) -> Path:
     relative = PurePath(os.path.normpath(text))
     if "\0" in text or (relative.parts and relative.parts[0] == ".."):
         raise DataError(
-            f"{table.file} line {line.number}: {column} is {text!r}, which lies outside of the table's folder: "
-            "move the table there, or write absolute paths"
+            f"{table.file} line {line.number}: {_plain(column)} is {shown(text)}, which lies outside of the table's "
+            "folder: move the table there, or write absolute paths"
         )
     return table.file.parent / text
 
@@ -273,24 +301,27 @@ def _number(table: _Table, line: _Line, column: str) -> float:
     except (ValueError, OverflowError):
         pass
     raise DataError(
-        f"{table.file} line {line.number}: {column} is {value!r}, where a finite number was expected: mend it, or "
-        f"choose other columns"
+        f"{table.file} line {line.number}: {_plain(column)} is {shown(value)}, where a finite number was "
+        "expected: mend it, or choose other columns"
     )
 
 
 def _labels(table: _Table, wanted: Wanted, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[Label]]:
     if not columns:
         return wanted.labels, [None] * len(table.lines)
+    known = replace(wanted, labels=tuple(map(composed, wanted.labels)))
     if wanted.task == "classification":
-        found = [str(_scalar(table, line, columns[0])) for line in table.lines]
-        names = known_labels(table.file, found, wanted)
+        found = [composed(str(_scalar(table, line, columns[0]))) for line in table.lines]
+        names = known_labels(table.file, found, known)
         index = {name: position for position, name in enumerate(names)}
-        return names, [index[name] for name in found]
+        return wanted.labels or names, [index[name] for name in found]
     if wanted.task == "multilabel" and len(columns) == 1 and columns != wanted.labels:
-        sets = [_several(table, line, columns[0]) for line in table.lines]
-        names = known_labels(table.file, [name for each in sets for name in each], wanted)
-        return names, [tuple(float(name in each) for name in names) for each in sets]
+        sets = [list(map(composed, _several(table, line, columns[0]))) for line in table.lines]
+        names = known_labels(table.file, [name for each in sets for name in each], known)
+        return wanted.labels or names, [tuple(float(name in each) for name in names) for each in sets]
     rows = [_numbers(table, line, columns) for line in table.lines]
+    if not rows[0]:
+        raise DataError(f"{table.file} line {table.lines[0].number}: {_plain(columns[0])} holds no numbers")
     if wrong := [line.number for line, row in zip(table.lines, rows, strict=True) if len(row) != len(rows[0])]:
         raise DataError(f"{table.file} line {wrong[0]} has another number of labels than the first sample")
     if wanted.task == "multilabel" and any(value not in (0, 1) for row in rows for value in row):
@@ -307,13 +338,19 @@ def _labels(table: _Table, wanted: Wanted, columns: tuple[str, ...]) -> tuple[tu
 def _scalar(table: _Table, line: _Line, column: str) -> Any:
     value = _value(table, line, column)
     if isinstance(value, list | dict):
-        raise DataError(f"{table.file} line {line.number}: {column} is {value!r}, where one label was expected")
+        raise DataError(
+            f"{table.file} line {line.number}: {_plain(column)} is {shown(value)}, where one label was expected"
+        )
     return value
 
 
 def _several(table: _Table, line: _Line, column: str) -> list[str]:
     """Return the labels of one sample: a list, or names with `;` or `|` between them; there may be none."""
     value = line.values.get(column)
+    if isinstance(value, dict) or (isinstance(value, list) and not all(isinstance(v, str | int) for v in value)):
+        raise DataError(
+            f"{table.file} line {line.number}: {_plain(column)} is {shown(value)}, where labels were expected"
+        )
     if isinstance(value, list):
         return [str(item) for item in value]
     text = "" if value is None else str(value)

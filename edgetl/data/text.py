@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,10 +31,10 @@ class Tokenize:
             self._tokenizer: Any = tokenizers.Tokenizer.from_str(tokenizer)
             self._tokenizer.no_padding()  # texts are filled up here, each on its own
             self._tokenizer.enable_truncation(text.max_length)
-        except Exception as error:  # the library raises bare exceptions
+        except BaseException as error:
             raise DataError(
                 f"the library tokenizers {tokenizers.__version__} cannot read the tokenizer of {text.tokenizer!r} "
-                f"({error}): install the version that it was written with"
+                f"({reason(error)}): install the version that it was written with"
             ) from None
         self._text = text
 
@@ -41,7 +42,7 @@ class Tokenize:
         """Return `input_ids`, `attention_mask` (1 for tokens, 0 for filling) and perhaps `token_type_ids`.
 
         Raises:
-            DataError: it is not UTF-8, or holds nothing; the message does not name the text.
+            DataError: it is not UTF-8, holds nothing, or the tokenizer is damaged; the message does not name the text.
         """
         try:
             text = content.decode("utf-8-sig")
@@ -49,7 +50,12 @@ class Tokenize:
             raise DataError(f"is not UTF-8 text (byte {error.start})") from None
         if not text.strip():
             raise DataError("holds no text")
-        found = self._tokenizer.encode(text)
+        try:
+            found = self._tokenizer.encode(text)
+        except BaseException as error:
+            raise DataError(f"cannot be cut into tokens ({reason(error)})") from None
+        if not 0 < len(found.ids) <= self._text.max_length:
+            raise DataError(f"becomes {len(found.ids)} tokens, where 1 to {self._text.max_length} were expected")
         columns = {"input_ids": (found.ids, self._text.pad_id), "attention_mask": ([1] * len(found.ids), 0)}
         if self._text.token_type_ids:
             columns["token_type_ids"] = (found.type_ids, 0)
@@ -59,3 +65,14 @@ class Tokenize:
         if self._text.padding == "fixed":
             values = [*values, *[filling] * (self._text.max_length - len(values))]
         return np.array(values, dtype=np.int64)
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of an error of the library: a bare exception or, of its Rust code, a panic.
+
+    Raises:
+        BaseException: it is none of the library's.
+    """
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    return shorten(str(error).partition("\n")[0], 200, placeholder=" …")

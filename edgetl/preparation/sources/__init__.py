@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing, Source, TensorSpec, TextPreprocessing
 from edgetl.errors import ModelError
+from edgetl.preparation.sources.quiet import one_sentence
 from edgetl.storage import sha256_file
 
 if TYPE_CHECKING:
@@ -87,22 +88,25 @@ def load_source(
         if prefix != "hf" or overrides.keys() - {k for k, v in overrides.items() if v is None}:
             raise ModelError(f"{spec} as a text model: give hf:ID_OR_DIR, and no options for pictures")
         text_model = _implementation("text_model")
-        model, parameters, text, tokenizer = text_model.load(
-            name, weights, model_args, max_length=max_length, dynamic_length=dynamic_length
-        )
+        with one_sentence(spec):
+            model, parameters, text, tokenizer = text_model.load(
+                name, weights, model_args, max_length=max_length, dynamic_length=dynamic_length
+            )
         return LoadedModel(model, parameters, source, modality, text=text, tokenizer=tokenizer)
     if colon and prefix in _LIBRARIES:
-        module, own = _implementation(_LIBRARIES[prefix]).load(name, weights, model_args)
+        with one_sentence(spec):
+            module, own = _implementation(_LIBRARIES[prefix]).load(name, weights, model_args)
     elif file.suffix in _FILES:
         if weights is not None or model_args:
             raise ModelError(f"--weights and --model-arg do not go with {spec}, which holds its own weights")
         if not file.is_file():
             raise ModelError(f"{spec} does not exist")
         source = replace(source, weights_sha256=sha256_file(file))
-        if inputs:
-            model, parameters = _implementation(_FILES[file.suffix]).load_with_inputs(file, inputs)
-            return LoadedModel(model, parameters, source, modality)
-        model, parameters, own = _implementation(_FILES[file.suffix]).load(file, overrides)
+        with one_sentence(spec):
+            if inputs:
+                model, parameters = _implementation(_FILES[file.suffix]).load_with_inputs(file, inputs)
+                return LoadedModel(model, parameters, source, modality)
+            model, parameters, own = _implementation(_FILES[file.suffix]).load(file, overrides)
         return LoadedModel(model, parameters, source, modality, own)
     elif colon:
         module, own = _implementation(_FUNCTION).load(spec, weights, model_args)

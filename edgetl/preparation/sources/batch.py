@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from edgetl import runtime
+from edgetl import defaults, runtime
+from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError
 from edgetl.preparation.graph import graph_inputs
 from edgetl.preparation.run import draw
@@ -17,6 +19,9 @@ from edgetl.preparation.sources.quiet import first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+_LARGEST = 3 * defaults.MAX_PIXELS
 
 
 def free_batch(graph: onnx.GraphProto, batch: int = 1) -> None:
@@ -67,6 +72,20 @@ def _axis(node: NodeProto) -> int:
     return int(next(attribute.i for attribute in node.attribute if attribute.name == "axis"))
 
 
+def refuse_large(what: str, batch: int, inputs: Sequence[TensorSpec]) -> None:
+    """Refuse what takes batches that nobody could give it, before one is made.
+
+    Raises:
+        ModelError: it is so.
+    """
+    numbers = batch * sum(abs(math.prod(spec.shape)) for spec in inputs)
+    if numbers > _LARGEST:
+        raise ModelError(
+            f"{what} takes {numbers:.3g} numbers at once, more than the {_LARGEST / 1e6:.0f} million allowed: export "
+            "it with a dynamic batch"
+        )
+
+
 def check_batch(
     what: str,
     model: onnx.ModelProto,
@@ -81,6 +100,7 @@ def check_batch(
     Raises:
         ModelError: either does not run, or they differ.
     """
+    refuse_large(what, copies, graph_inputs(model.graph))
     samples = draw(graph_inputs(model.graph), 2)
     try:
         scores = [

@@ -15,6 +15,7 @@ from torch import nn
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
 from edgetl.preparation.simplify import simplify
+from edgetl.preparation.sources.archive import refuse_bomb
 from edgetl.preparation.sources.batch import check_batch
 from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.export import export
@@ -42,9 +43,12 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
     """
     keras = _import_keras()
     try:
+        refuse_bomb(file)
         with quiet(), keras.device("cpu"):
             model = keras.saving.load_model(file, safe_mode=True, compile=False)
             model.trainable = True
+    except ModelError:
+        raise
     except Exception as error:  # Keras raises whatever it stumbles over
         raise ModelError(f"{file} cannot be loaded by Keras {keras.__version__}: {first_line(error)}") from None
     shape = model.input_shape

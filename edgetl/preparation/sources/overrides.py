@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from edgetl import defaults
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
 
@@ -30,6 +31,11 @@ def of_file(
     """
     if channels not in (0, 1, 3):
         raise ModelError(f"{what} takes pictures of {channels} channels; expected 1 or 3")
+    if height * width > defaults.MAX_PIXELS:
+        raise ModelError(
+            f"{what} takes pictures of {height}×{width} pixels, more than the {defaults.MAX_PIXELS / 1e6:.0f} million "
+            "allowed"
+        )
     own = default or (Preprocessing(channels=1, mean=(0.5,), std=(0.5,)) if channels == 1 else Preprocessing())
     fixed = bool(height and width)
     if fixed:

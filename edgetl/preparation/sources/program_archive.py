@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl.errors import ModelError
+from edgetl.preparation.sources.archive import refuse_bomb
 from edgetl.preparation.sources.quiet import first_line, quiet
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def read_program(file: Path) -> ExportedProgram:
 
 def _members(file: Path) -> dict[str, bytes]:
     """Return the archive's files without the folder that they all lie in."""
+    refuse_bomb(file)
     with zipfile.ZipFile(file) as archive:
         return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
 

@@ -12,7 +12,7 @@ import torch
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
 from edgetl.preparation.simplify import simplify
-from edgetl.preparation.sources.batch import check_batch, free_batch
+from edgetl.preparation.sources.batch import check_batch, free_batch, refuse_large
 from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.export import export_program
 from edgetl.preparation.sources.overrides import of_file
@@ -38,6 +38,7 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
     batch, channels, height, width = (size if isinstance(size, int) else 0 for size in values[0].shape)
     own = of_file(str(file), channels, height, width, overrides)
     copies = batch or 2
+    refuse_large(str(file), copies, own.inputs)
     example = torch.zeros(copies, own.channels, own.height, own.width)
     model = clean(export_program(program, (example,), None))
     present = {tensor.name for tensor in model.graph.initializer}

@@ -15,6 +15,7 @@ from torch import nn
 
 from edgetl import defaults
 from edgetl.artifacts import TOKENIZER, TextPreprocessing
+from edgetl.data.text import reason
 from edgetl.errors import ModelError
 from edgetl.preparation.sources.export import export
 from edgetl.preparation.sources.transformers_model import import_transformers, loading, pretrained, source_of
@@ -80,6 +81,7 @@ def load(
             f"hf:{name} holds no {TOKENIZER}: write it with "
             "transformers.AutoTokenizer.from_pretrained(NAME).save_pretrained(DIRECTORY)"
         )
+    _check_vocabulary(name, config, tokenizer)
     takes = inspect.signature(type(module).forward).parameters
     text = TextPreprocessing(
         tokenizer=Path(name).name if Path(name).is_dir() else name,
@@ -88,7 +90,6 @@ def load(
         pad_id=_pad_id(config, tokenizer),
         token_type_ids="token_type_ids" in takes and getattr(config, "type_vocab_size", 0) > 1,
     )
-    _check_vocabulary(name, config, tokenizer)
     model, parameters = export(_taking(module, text, scores), text.inputs)
     _rename_inputs(model.graph)
     return model, parameters, text, tokenizer
@@ -189,8 +190,8 @@ def _check_vocabulary(name: str, config: Any, tokenizer: str) -> None:
         import tokenizers
 
         largest = max(tokenizers.Tokenizer.from_str(tokenizer).get_vocab(with_added_tokens=True).values())
-    except Exception as error:  # the library raises bare exceptions
-        raise ModelError(f"the {TOKENIZER} of hf:{name} cannot be read: {error}") from None
+    except BaseException as error:
+        raise ModelError(f"the {TOKENIZER} of hf:{name} cannot be read: {reason(error)}") from None
     if largest >= config.vocab_size:
         raise ModelError(
             f"the {TOKENIZER} of hf:{name} has the id {largest}, but the network knows {config.vocab_size} tokens: "

@@ -39,10 +39,12 @@ def read_weights(file: str | Path) -> dict[str, Any]:
     except ModelError:
         raise
     except Exception as error:  # both readers raise errors of their own
-        raise ModelError(f"--weights {path} cannot be read: {error}") from None
+        # before that torch advises to read the file nevertheless
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
+        raise ModelError(f"--weights {path} cannot be read: {reason}") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ModelError(f"--weights {path} holds a {type(state).__name__}, not a state dict")
     return state
 
