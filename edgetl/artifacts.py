@@ -17,7 +17,7 @@ import numpy as np
 
 from edgetl import defaults, schema, storage
 from edgetl.choices import BACKBONE_PRECISIONS, LOSSES, MODALITIES, OPTIMIZERS, TASKS
-from edgetl.errors import ArtifactsError
+from edgetl.errors import ArtifactsError, first_line
 from edgetl.seal import SealError, seal_json, unseal_json
 
 SCHEMA_VERSION = 1
@@ -342,9 +342,15 @@ def load_artifacts(path: Path) -> Artifacts:
             or altered.
     """
     path = Path(path)
-    root = path.resolve()
-    manifest_file = root / MANIFEST
-    if not manifest_file.is_file():
+    try:
+        root = path.resolve()
+        manifest_file = root / MANIFEST
+        is_prepared = manifest_file.is_file()
+    except (OSError, ValueError) as error:
+        raise ArtifactsError(
+            f"{str(path)!r} cannot be read ({first_line(error)}): give a directory that 'edgetl prepare' made"
+        ) from None
+    if not is_prepared:
         raise ArtifactsError(
             f"{path} is not a prepared directory (it holds no {MANIFEST}): make one with 'edgetl prepare'"
         )
@@ -407,6 +413,9 @@ def _check(manifest: Manifest) -> None:
         ("trainable", manifest.trainable),
     ):
         _check_tensors(name, specs, smallest=-1 if name == "inputs" else 1)
+    names = {spec.name for spec in manifest.trainable}
+    if manifest.head is not None and not {manifest.head.weight, manifest.head.bias} <= names:
+        raise _Wrong("field 'head' names parameters that do not train")
     if not 1 <= manifest.outputs <= _MOST_OUTPUTS:
         raise _Wrong(f"field 'outputs' is {manifest.outputs}")
     if manifest.labels and (len(manifest.labels) != manifest.outputs or len(set(manifest.labels)) != manifest.outputs):

@@ -38,6 +38,10 @@ class EngineError(EdgetlError):
     """No engine can train here, or the one asked for refused."""
 
 
+class OutOfMemoryError(EngineError):
+    """There was not enough memory for what was computed at once."""
+
+
 class RunError(EdgetlError):
     """A run directory is in the way, damaged, or does not fit the command."""
 

@@ -120,8 +120,13 @@ def plan_for(
     batch_size: int | None = None,
     cache_precision: str | None = None,
     memory_mb: float | None = None,
+    reserve: float = RESERVE,
 ) -> Plan:
-    """Do as `plan`, with what has been read."""
+    """Do as `plan`, with what has been read.
+
+    Args:
+        reserve: how many times what is predicted must be there.
+    """
     manifest = prepared.manifest
     batch_size = batch_size or device.batch_size
     budget = memory_mb or device.training_memory_mb
@@ -131,17 +136,17 @@ def plan_for(
         problems.append(problem)
     threads, micro_batch, memory, largest = device.threads, 0, None, 0
     if chosen is not None:
-        while threads > 1 and RESERVE * predict(manifest, chosen, threads, 1).features_mb > budget:
+        while threads > 1 and reserve * predict(manifest, chosen, threads, 1).features_mb > budget:
             threads -= 1
         fitting = [
             size
             for size in _powers(LARGEST_BATCH)
-            if RESERVE * predict(manifest, chosen, threads, size).peak_mb <= budget
+            if reserve * predict(manifest, chosen, threads, size).peak_mb <= budget
         ]
         largest = max(fitting, default=0)
         micro_batch = min(largest, batch_size) or 1
         memory = predict(manifest, chosen, threads, micro_batch)
-        problems.extend(_too_large(manifest, chosen, memory, budget, name))
+        problems.extend(_too_large(manifest, chosen, memory, budget, reserve, name))
     cache_mb = disk_mb = None
     if images is not None:
         cache_mb = images * _cached_bytes(manifest, cache_precision or device.cache_precision) / 1e6
@@ -248,14 +253,14 @@ def _engine(manifest: Manifest, device: Device, name: str, wanted: str | None) -
     )
 
 
-def _too_large(manifest: Manifest, engine: str, memory: Memory, budget: float, name: str) -> list[str]:
-    problems = []
-    if RESERVE * memory.features_mb > budget:
+def _too_large(manifest: Manifest, engine: str, memory: Memory, budget: float, reserve: float, name: str) -> list[str]:
+    problems, kept = [], "" if reserve == 1 else ", and a fifth in reserve"
+    if reserve * memory.features_mb > budget:
         problems.append(
-            f"computing features takes {memory.features_mb:.0f} MB on one thread, and a fifth in reserve, where {name} "
+            f"computing features takes {memory.features_mb:.0f} MB on one thread{kept}, where {name} "
             f"allows {budget:.0f}: take a smaller network, or --backbone int8"
         )
-    if RESERVE * memory.training_mb > budget:
+    if reserve * memory.training_mb > budget:
         smaller = _smaller(manifest, engine, budget)
         way = (
             "and no smaller share would fit: take a smaller network"
@@ -263,7 +268,7 @@ def _too_large(manifest: Manifest, engine: str, memory: Memory, budget: float, n
             else f"prepare again with --train {smaller}, which would fit, or with --train auto --device {name}"
         )
         problems.append(
-            f"training takes {memory.training_mb:.0f} MB even for one sample at once, and a fifth in reserve, where "
+            f"training takes {memory.training_mb:.0f} MB even for one sample at once{kept}, where "
             f"{name} allows {budget:.0f}: {way}"
         )
     return problems

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.errors import EngineError
+from edgetl.errors import EngineError, OutOfMemoryError, first_line
 from edgetl.events import Note, OnEvent, ignore
-from edgetl.runtime import import_onnxruntime, installed_distributions, session_options, session_source
+from edgetl.runtime import failed, import_onnxruntime, installed_distributions, session_options, session_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,7 +119,10 @@ class PlacedSession:
         try:
             self._session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise EngineError(f"{provider.name} refuses the model ({_first_line(error)})") from None
+            refused = failed(what, error)
+            if not isinstance(refused, OutOfMemoryError):
+                refused = EngineError(f"{provider.name} refuses the model ({first_line(error)})")
+            raise refused from None
         if provider.name not in self._session.get_providers():
             raise EngineError(f"{provider.name} cannot be started here; onnxruntime put the CPU in its place")
 
@@ -150,7 +153,7 @@ class PlacedSession:
         try:
             found: list[NDArray[Any]] = self._session.run(outputs, feeds)
         except Exception as error:
-            raise self._failed(error) from None
+            raise failed(self._what, error) from None
         self._look()
         return found
 
@@ -163,11 +166,8 @@ class PlacedSession:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
-            raise self._failed(error) from None
+            raise failed(self._what, error) from None
         self._look()
-
-    def _failed(self, error: Exception) -> EngineError:
-        return EngineError(f"onnxruntime cannot run {self._what} ({_first_line(error)})")
 
     def io_binding(self) -> Any:
         """Return a new binding for `run_with_iobinding`."""
@@ -204,6 +204,8 @@ def open_placed(
     """
     try:
         return PlacedSession(model, provider, threads=threads, what=what, training=training)
+    except OutOfMemoryError:
+        raise
     except EngineError as error:
         if provider.is_cpu or not provider.allow_fallback:
             hint = "" if provider.is_cpu else "; give --allow-fallback to use the CPU"
@@ -231,7 +233,3 @@ def _is_ort_format(file: Path) -> bool:
             return content.read(8)[4:] == b"ORTM"
     except OSError:
         return False
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -30,8 +30,10 @@ import numpy as np
 
 from edgetl import schema, storage
 from edgetl.artifacts import Optimizer
+from edgetl.choices import MODALITIES, SCHEDULES, TASKS
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
+from edgetl.figures import metrics_of
 from edgetl.npz import read_npz
 from edgetl.providers import CPU
 from edgetl.seal import check_file, seal_json, unseal_json, write_sealed_npz
@@ -184,7 +186,9 @@ class Run:
             raise RunError(f"{self.path} is not a run (it holds no {ARGS}): make one with 'edgetl finetune'")
         try:
             lines = [line.partition(": ") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-            return schema.from_json(RunArgs, unseal_json({name: json.loads(value) for name, _, value in lines}))
+            args = schema.from_json(RunArgs, unseal_json({name: json.loads(value) for name, _, value in lines}))
+            _check(args)
+            return args
         except (ValueError, schema.SchemaError) as error:
             raise RunError(f"{file} is damaged ({error}): start the run anew with --force") from None
 
@@ -328,6 +332,38 @@ class Run:
             return Validation(tuple(names["paths"]), tuple(names["digests"]), arrays["labels"], arrays["logits"])
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
+
+
+def _check(args: RunArgs) -> None:
+    """Refuse settings that no run has.
+
+    Raises:
+        ValueError: it names one.
+    """
+    for name, value, some in (
+        ("task", args.task, TASKS),
+        ("modality", args.modality, MODALITIES),
+        ("schedule", args.schedule, SCHEDULES),
+        ("metric", args.metric, metrics_of(args.task) if args.task in TASKS else ()),
+    ):
+        if value not in some:
+            raise ValueError(f"{name} is {value!r}")
+    if not args.labels or (
+        args.task == "regression" and not len(args.target_mean) == len(args.target_std) == len(args.labels)
+    ):
+        raise ValueError("labels, target_mean and target_std do not go together")
+    for name, number, least in (
+        ("epochs", args.epochs, 0),
+        ("batch_size", args.batch_size, 1),
+        ("micro_batch", args.micro_batch or 1, 1),
+        ("seed", args.seed, 0),
+        ("views", args.views, 0),
+        ("lr", args.lr, 0),
+        ("warmup", args.warmup, 0),
+        ("val_fraction", args.val_fraction, 0),
+    ):
+        if not least <= number <= 1 << 53:
+            raise ValueError(f"{name} is {number}")
 
 
 def _results_csv(history: tuple[EpochEnd, ...]) -> str:

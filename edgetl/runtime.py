@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgetl.errors import EngineError
+from edgetl.errors import EngineError, OutOfMemoryError, first_line
 from edgetl.external_data import refuse_external_data_elsewhere
 
 if TYPE_CHECKING:
@@ -115,6 +115,13 @@ def session_source(model: Path | bytes) -> str | bytes:
     return source
 
 
+def failed(what: str, error: Exception) -> EngineError:
+    """Return our error for one that onnxruntime raised while it opened or ran something."""
+    if "alloc" in str(error).lower():
+        return OutOfMemoryError(f"there was not enough memory for {what}")
+    return EngineError(f"onnxruntime cannot run {what} ({first_line(error)})")
+
+
 def available_cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -133,6 +140,34 @@ def available_memory_mb(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/f
             if line.startswith("MemAvailable:"):
                 found.append(int(line.split()[1]) * 1024)
     return max(min(found), 0) / 1e6 if found else None
+
+
+def memory_limit_mb(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return how much this process may hold altogether, 10^6 bytes, where a control group sets a limit, else None."""
+    total = None
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        total = int((proc / "meminfo").read_text(encoding="ascii").split()[1]) * 1024
+    own = rss_mb(proc) * 1e6  # a part of what is used
+    groups = [group for group in _control_groups(proc, cgroups) if total is None or group[0] < total]
+    return min(max(min(limit, limit - used + own), 0) for limit, used in groups) / 1e6 if groups else None
+
+
+def address_space_mb() -> float | None:
+    """Return the limit of this process's address space (ulimit -v), 10^6 bytes; None if there is none."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit / 1e6
+
+
+def rss_mb(proc: Path = Path("/proc")) -> float:
+    """Return the resident memory of this process, 10^6 bytes; 0 where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = int((proc / "self" / "statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return 0.0
 
 
 def _control_groups(proc: Path, cgroups: Path) -> Iterator[tuple[int, int]]:

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -21,7 +22,7 @@ from edgetl.choices import (
     check_choice,
     check_range,
 )
-from edgetl.devices import THIS, Device, load_device
+from edgetl.devices import THIS, Device, load_device, this_device
 from edgetl.engines import choose_micro_batch, resolve_engine
 from edgetl.errors import DeviceError, EngineError, RunError
 from edgetl.events import Note, OnEvent
@@ -156,23 +157,39 @@ def _first_available(device: Device, on_event: OnEvent) -> tuple[str, Mapping[st
     return "cpu", {}
 
 
+_GROUP = "this control group"
+
+
 def fit(found: Resources, prepared: Artifacts, micro_batch: int | None) -> tuple[Resources, int | None]:
     """Keep a run within the memory it may take; return fewer threads where they must be, and the largest micro-batch.
+
+    Where no device and no memory were named, a control group's limit is kept to, which would end the process without
+    a word.
 
     Raises:
         DeviceError: it does not fit; the message says what would.
     """
     if found.device is None:
-        return found, None
-    planned = plan_for(
+        limit, manifest = runtime.memory_limit_mb(), prepared.manifest
+        step = manifest.step_memory if found.engine == "portable" else manifest.ort_step_memory
+        if limit is None or step is None:
+            return found, None
+        found = replace(found, device=this_device(), device_name=_GROUP, memory_mb=limit)
+    assert found.device is not None
+    plan = partial(
+        plan_for,
         prepared,
         replace(found.device, engines=(found.engine,), threads=found.threads),
         name=found.device_name,
         batch_size=found.batch_size,
-        memory_mb=found.memory_mb,
     )
+    planned = plan(memory_mb=found.memory_mb)
+    if not planned.fits and found.device_name == _GROUP:
+        # nobody asked for a reserve; what does not fit even without one would be killed
+        planned = plan(memory_mb=found.memory_mb, reserve=1.0)
     if not planned.fits:
-        raise DeviceError("; ".join(planned.problems))
+        otherwise = "; or name another limit with --memory" if found.device_name == _GROUP else ""
+        raise DeviceError("; ".join(planned.problems) + otherwise)
     if micro_batch is not None and micro_batch > planned.largest_micro_batch:
         raise DeviceError(
             f"--micro-batch {micro_batch} takes more than the {planned.budget_mb:.0f} MB of {found.device_name}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import Optimizer, load_artifacts
 from edgetl.data import Dataset, open_training, split_stratified, strata, wanted_by
 from edgetl.data.augment import Views
-from edgetl.errors import DataError
+from edgetl.errors import DataError, OutOfMemoryError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features, extract_views
 from edgetl.figures import FIGURES, best_epoch
@@ -253,49 +254,67 @@ def finetune(
     with run.lock():
         args = settle(run, args, prepared, len(train_rows), largest=largest, resume=resume)
         job = Job(prepared, args, features, labels, train_rows, val_rows, found.threads, found.provider, on_event)
-        on_event(Stage("training"))
-        training_started = time.monotonic()
-        is_new = not (resume and (run.path / LAST).is_file())
-        initial = initial_head(job) if is_new else {}
-        runtime.return_memory()
-        if args.lr == 0:
-            job = replace(job, args=replace(args, lr=find_learning_rate(job)))
-        last = begin(run, job.args, samples, resume=resume, force=force)
-        session = job.open_engine(last.engine_state if last else None, initial)
-        history = train(job, run, session, last)
-        placement = {"features": features.placement, "training": session.placement}
-        del last, session  # the proof opens another engine, and needs their memory
-        runtime.return_memory()
-        best = best_epoch(history, job.args.metric)
-        proof = prove(job, run)
-        measured = answers(manifest.task, proof.logits, job.encoder)
-        result = FinetuneResult(
-            run=str(run.path),
-            task=manifest.task,
-            epochs=history[-1].epoch,
-            best_epoch=best.epoch,
-            metric=best.metric,
-            val_metric=best.val_metric,
-            val_accuracy=best.val_accuracy,
-            val_loss=best.val_loss,
-            val_figures=figures(manifest.task, proof.labels, measured) if len(val_rows) else {},
-            train_samples=len(train_rows),
-            val_samples=len(val_rows),
-            duplicates=duplicates,
-            features_computed=features.computed,
-            features_reused=features.reused,
-            feature_seconds=features.seconds,
-            feature_ms_per_image=features.seconds / features.computed * 1e3 if features.computed else None,
-            training_seconds=time.monotonic() - training_started,
-            seconds=time.monotonic() - started,
-            peak_rss_mb=runtime.peak_rss_mb(),
-            engine=found.engine,
-            placement=placement,
-            rejected=tuple((item.name, item.reason) for item in features.rejected),
-        )
-        run.write_metrics({**schema.to_json(result), "machine": schema.to_json(this_machine())})
-        report_or_note(run, on_event)
+        with _advising(job):
+            on_event(Stage("training"))
+            training_started = time.monotonic()
+            is_new = not (resume and (run.path / LAST).is_file())
+            initial = initial_head(job) if is_new else {}
+            runtime.return_memory()
+            if args.lr == 0:
+                job = replace(job, args=replace(args, lr=find_learning_rate(job)))
+            last = begin(run, job.args, samples, resume=resume, force=force)
+            session = job.open_engine(last.engine_state if last else None, initial)
+            history = train(job, run, session, last)
+            placement = {"features": features.placement, "training": session.placement}
+            del last, session  # the proof opens another engine, and needs their memory
+            runtime.return_memory()
+            best = best_epoch(history, job.args.metric)
+            proof = prove(job, run)
+            measured = answers(manifest.task, proof.logits, job.encoder)
+            result = FinetuneResult(
+                run=str(run.path),
+                task=manifest.task,
+                epochs=history[-1].epoch,
+                best_epoch=best.epoch,
+                metric=best.metric,
+                val_metric=best.val_metric,
+                val_accuracy=best.val_accuracy,
+                val_loss=best.val_loss,
+                val_figures=figures(manifest.task, proof.labels, measured) if len(val_rows) else {},
+                train_samples=len(train_rows),
+                val_samples=len(val_rows),
+                duplicates=duplicates,
+                features_computed=features.computed,
+                features_reused=features.reused,
+                feature_seconds=features.seconds,
+                feature_ms_per_image=features.seconds / features.computed * 1e3 if features.computed else None,
+                training_seconds=time.monotonic() - training_started,
+                seconds=time.monotonic() - started,
+                peak_rss_mb=runtime.peak_rss_mb(),
+                engine=found.engine,
+                placement=placement,
+                rejected=tuple((item.name, item.reason) for item in features.rejected),
+            )
+            run.write_metrics({**schema.to_json(result), "machine": schema.to_json(this_machine())})
+            report_or_note(run, on_event)
     return result
+
+
+@contextlib.contextmanager
+def _advising(job: Job) -> Iterator[None]:
+    """Let a lack of memory say how much less would do."""
+    try:
+        yield
+    except (OutOfMemoryError, MemoryError) as error:
+        at_once = min(job.at_once, len(job.train_rows))
+        limits = [limit for limit in (runtime.memory_limit_mb(), runtime.address_space_mb()) if limit is not None]
+        within = f" within {min(limits):.0f} MB" if limits else ""
+        said = str(error) or "there was not enough memory"
+        if at_once == 1:
+            way = "let a smaller share of the network train"
+        else:
+            way = f"{at_once} samples were computed at once: start anew with --force --micro-batch {at_once // 2}"
+        raise OutOfMemoryError(f"{said}{within}; {way}") from None
 
 
 def _labels(task: str, features: FeatureSet) -> NDArray[Any]:

@@ -32,6 +32,8 @@ def reporting(as_json: bool, *, interrupted: Callable[[Display], str] | None = N
         _fail(interrupted(display) if interrupted else "interrupted", as_json)
     except OSError as error:
         _fail(_disk_error(error), as_json)
+    except MemoryError:
+        _fail("there was not enough memory: compute less at once, with --threads 1 or a smaller batch", as_json)
 
 
 def finish(as_json: bool, result: Any, *lines: str) -> None:
@@ -50,7 +52,9 @@ def how_to_resume(out: str, display: Display) -> str:
     import shlex
 
     arguments = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--force")]
-    command = shlex.join(["edgetl", *arguments, "--resume"])
+    # behind -- it would be taken for a path
+    arguments.insert(arguments.index("--") if "--" in arguments else len(arguments), "--resume")
+    command = shlex.join(["edgetl", *arguments])
     done = (
         f"after epoch {display.finished_epochs}" if display.finished_epochs else "before the first epoch was finished"
     )

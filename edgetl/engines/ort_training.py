@@ -22,9 +22,9 @@ from edgetl.artifacts import (
 )
 from edgetl.engines.base import check_batch, micro_batches, sums_to_number
 from edgetl.engines.optimizers import ort_learning_rate
-from edgetl.errors import EngineError
+from edgetl.errors import EngineError, one_sentence
 from edgetl.providers import CPU
-from edgetl.runtime import import_onnxruntime, session_options, session_source
+from edgetl.runtime import failed, import_onnxruntime, session_options, session_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +74,7 @@ class OrtTrainingEngine:
         self._micro_batch = micro_batch
         self._api = import_training_api()
         options = session_options(threads)
-        try:
+        with one_sentence(EngineError, f"onnxruntime-training cannot open {artifacts.path}, prepare it anew"):
             self._checkpoint = self._load(artifacts, state)
             self._module = self._api.Module(
                 session_source(artifacts.file(ORT_TRAINING_MODEL)),
@@ -86,8 +86,10 @@ class OrtTrainingEngine:
             for name, value in initial.items():
                 self._checkpoint.parameters[name] = np.ascontiguousarray(value)
             self._optimizer = self._open_optimizer(artifacts.file(ORT_OPTIMIZER_MODEL))
-        except RuntimeError as error:
-            raise EngineError(f"onnxruntime-training cannot open {artifacts.path}: {error}") from None
+        if missing := set(self._trainable) - {name for name, _ in self._checkpoint.parameters}:
+            raise EngineError(
+                f"{artifacts.path} holds no parameter {min(missing)!r}, which should train: prepare it anew"
+            )
 
     @property
     def placement(self) -> dict[str, float]:
@@ -107,7 +109,7 @@ class OrtTrainingEngine:
         loss = 0.0
         for part in micro_batches(len(targets), self._micro_batch):
             # the module adds each part's gradients to those before
-            loss += float(self._module(*(array[part] for array in features), targets[part], weights[part])[0])
+            loss += float(self._run([array[part] for array in features], targets[part], weights[part])[0])
         # set at every step: a checkpoint restores the moments, but resets the rate to 0.001
         self._optimizer.set_learning_rate(ort_learning_rate(self._settings, learning_rate))
         self._optimizer.step()
@@ -120,7 +122,7 @@ class OrtTrainingEngine:
         """See `Engine.evaluate`."""
         check_batch(self._manifest, features, targets, weights)
         self._module.eval()
-        loss, logits = self._module(*features, targets, weights)
+        loss, logits = self._run(features, targets, weights)
         return float(loss), logits
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
@@ -142,6 +144,12 @@ class OrtTrainingEngine:
                     f"the optimizer's state cannot be written to {directory}: make space there ({error})"
                 ) from None
             return file.read_bytes()
+
+    def _run(self, features: Sequence[NDArray[Any]], targets: NDArray[np.float32], weights: NDArray[np.float32]) -> Any:
+        try:
+            return self._module(*features, targets, weights)
+        except RuntimeError as error:
+            raise failed("the training step", error) from None
 
     def _open_optimizer(self, file: Path) -> Any:
         if self._settings == self._manifest.optimizer:

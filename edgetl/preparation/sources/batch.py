@@ -121,3 +121,5 @@ def check_batch(
         raise ModelError(
             f"{what} was written for batches of {copies} and cannot take others: export it with a dynamic batch"
         )
+    if len(found) != len(scores):
+        raise ModelError(f"{what} gives {list(found.shape)} for two samples, not scores of each")

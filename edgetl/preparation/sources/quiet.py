@@ -44,7 +44,9 @@ def one_sentence(source: str) -> Iterator[None]:
         raise ModelError(f"{source} cannot be used, it may be damaged: {first_line(error)}") from error
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its name if it says nothing."""
+def first_line(error: BaseException | str) -> str:
+    """Return the first line of what an exception says, or its name if it says nothing; without control characters."""
     lines = str(error).strip().splitlines()
-    return shorten(lines[0], 500, placeholder=" …") if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return shorten("".join(c if c.isprintable() else " " for c in lines[0]), 500, placeholder=" …")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from edgetl.errors import ModelError
+from edgetl.preparation.sources.quiet import first_line
 
 
 def load_weights(module: nn.Module, file: str | Path) -> None:
@@ -39,9 +40,9 @@ def read_weights(file: str | Path) -> dict[str, Any]:
     except ModelError:
         raise
     except Exception as error:  # both readers raise errors of their own
-        # before that torch advises to read the file nevertheless
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
-        raise ModelError(f"--weights {path} cannot be read: {reason}") from None
+        # before and behind that torch advises to read the file nevertheless
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition(" was not an allowed")[0]
+        raise ModelError(f"--weights {path} cannot be read: {first_line(reason)}") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
