@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import struct
 import tempfile
 import tokenize
 import zipfile
@@ -25,8 +26,9 @@ _PARTIAL = ".partial"
 
 # what zipfile, zlib and numpy's parser of headers raise on damaged .npz files
 UNREADABLE_NPZ = (
-    *(OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, NotImplementedError, RuntimeError),
-    *(SyntaxError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+    *(OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, NotImplementedError, RuntimeError),
+    *(SyntaxError, MemoryError, OverflowError, struct.error, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error),
 )
 
 

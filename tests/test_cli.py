@@ -167,6 +167,17 @@ def test_commands_run_as_a_module(digits_artifacts: Path) -> None:
     assert done.stderr == ""
 
 
+def test_names_cannot_command_the_terminal(digits_artifacts: Path, digits: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(digits / "train", tmp_path / "data"))
+    (data / "6" / "\x1b[2J\nError: all is well.png").write_bytes(b"no picture")
+    result = invoke("finetune", digits_artifacts, data, "--out", tmp_path / "run", "--epochs", 1)
+    assert result.exit_code == 0
+    assert "left out" in result.stderr
+    assert "\x1b" not in result.stderr
+    assert not [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert "\x1b" not in failed(invoke("predict", tmp_path / "\x1b[2J.onnx", data))
+
+
 def test_a_newer_manifest_and_an_altered_file(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(digits_artifacts, tmp_path / "copy"))
     manifest = json.loads((copy / "manifest.json").read_text())

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -53,14 +54,10 @@ def test_a_flipped_bit_in_a_run(digits_run: Path, tmp_path: Path, name: str) -> 
     rng = np.random.default_rng(0)
     for position, bit in zip(rng.integers(0, len(content), 40), rng.integers(0, 8, 40), strict=True):
         flip(copy / name, int(position), int(bit))
-        try:
+        # spaces between the values of JSON mean nothing to anybody
+        harmless = name in (METRICS, "args.yaml") and content[position : position + 1].isspace()
+        with contextlib.suppress(EdgetlError) if harmless else pytest.raises(EdgetlError, match=Path(name).name):
             verify(copy)
-        except EdgetlError as error:
-            assert name.rpartition("/")[2] in str(error)
-        else:
-            # spaces between the values of JSON mean nothing to anybody
-            assert name in (METRICS, "args.yaml"), (position, bit)
-            assert content[position : position + 1].isspace(), (position, bit)
         (copy / name).write_bytes(content)
     verify(copy)
 
