@@ -76,7 +76,9 @@ def one_sentence(kind: type[EdgetlError], what: str) -> Iterator[None]:
         raise kind(f"{what}: {first_line(error)}") from error
 
 
-def first_line(error: BaseException, longest: int = 500) -> str:
-    """Return the first line of what an exception says, or its name if it says nothing."""
+def first_line(error: BaseException | str, longest: int = 500) -> str:
+    """Return the first line of what an exception says, or its name if it says nothing; without control characters."""
     lines = str(error).strip().splitlines()
-    return textwrap.shorten(lines[0], longest, placeholder=" …") if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return textwrap.shorten("".join(c if c.isprintable() else " " for c in lines[0]), longest, placeholder=" …")

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
+"""From 1.29 on, onnxruntime's packages for Linux and macOS send what they run to Microsoft, unless one of these is set
+before it is imported; which one depends on the version (its docs/Privacy.md)."""
+
 INSTALL_HINT = "pip install 'edgetl[device]'"
 _DISTRIBUTIONS = (
     "onnxruntime",
@@ -47,7 +51,7 @@ def installed_distributions() -> tuple[str, ...]:
 
 
 def import_onnxruntime() -> Any:
-    """Import onnxruntime.
+    """Import onnxruntime, without its telemetry.
 
     Raises:
         EngineError: it is not installed, is broken, or two distributions lie over each other.
@@ -59,6 +63,8 @@ def import_onnxruntime() -> Any:
             f"{names} are both installed and overwrite each other's files: "
             f"pip uninstall -y {' '.join(distributions)}, then {INSTALL_HINT}"
         )
+    for variable in _NO_TELEMETRY:
+        os.environ.setdefault(variable, "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -106,7 +112,17 @@ def session_source(model: Path | bytes) -> str | bytes:
     """
     if isinstance(model, bytes):
         return model
+    source = utf8_path(model)
     refuse_external_data_elsewhere(model)
+    return source
+
+
+def utf8_path(model: Path) -> str:
+    """Return a path as onnxruntime takes it.
+
+    Raises:
+        EngineError: it is no UTF-8.
+    """
     source = os.fspath(model)
     try:
         source.encode()

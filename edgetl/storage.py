@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -49,7 +50,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=_PARTIAL)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=_PARTIAL)
         aside = Path(name)
         with contextlib.ExitStack() as stack:
             stack.callback(aside.unlink, missing_ok=True)
@@ -111,15 +112,24 @@ def directory_built_aside(path: Path, *, force: bool, marker: str) -> Iterator[P
     """
     refuse_existing(path, force=force, marker=marker)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=_PARTIAL))
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".", suffix=_PARTIAL))
     try:
         yield aside
         for file in aside.rglob("*"):
             if file.is_file():
                 _flush(file)
         aside.chmod(0o777 & ~_umask())
-        remove_directory(path)
-        aside.rename(path)
+        # another process may have come first
+        refuse_existing(path, force=force, marker=marker)
+        try:
+            with _removed(path):
+                aside.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
+            raise EdgetlError(
+                f"another process wrote {path} meanwhile: repeat the command if yours shall stay"
+            ) from None
         _flush(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -143,13 +153,21 @@ def refuse_existing(path: Path, *, force: bool, marker: str, hint: str = "--forc
         )
 
 
-def remove_directory(path: Path) -> None:
-    """Remove a directory if it is there; it vanishes from its name in one step."""
-    if not os.path.lexists(path):
-        return
-    doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=_PARTIAL))
-    path.rename(doomed / "old")
-    shutil.rmtree(doomed, ignore_errors=True)
+@contextlib.contextmanager
+def _removed(path: Path) -> Iterator[None]:
+    """Take a directory, if it is there, out of the way of the block; remove it afterwards, or put it back."""
+    doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=".", suffix=_PARTIAL))
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(doomed / "old")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # there was none, or another process has put one there
+                (doomed / "old").rename(path)
+            raise
+    finally:
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 @contextlib.contextmanager

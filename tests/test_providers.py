@@ -61,4 +61,4 @@ def test_shares_are_of_the_time_of_nodes(tmp_path: Path) -> None:
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(EngineError, match="refuses the model"):
-        PlacedSession(tmp_path / "model.onnx", Provider(), threads=1)
+        PlacedSession(tmp_path / "model.onnx", Provider(), threads=1, what="it")

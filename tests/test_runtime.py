@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,33 @@ def test_free_memory_is_what_control_groups_leave(
 
 def test_nothing_is_known_where_the_system_does_not_tell(tmp_path: Path) -> None:
     assert runtime.available_memory_mb(tmp_path, tmp_path) is None
+
+
+def test_onnxruntime_sends_nothing_and_leaves_no_device_id(tmp_path: Path) -> None:
+    code = (
+        "import os; from edgetl.runtime import import_onnxruntime; import_onnxruntime()\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['ORT_TELEMETRY_DISABLED'])"
+    )
+    kept = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=kept)
+    assert done.stdout.split() == ["1", "1"]
+    assert list(tmp_path.rglob("*")) == []
+    # who wants it says so
+    kept["ORT_DISABLE_TELEMETRY"] = kept["ORT_TELEMETRY_DISABLED"] = "0"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=kept)
+    assert done.stdout.split() == ["0", "0"]
+
+
+def test_a_control_group_s_limit_and_what_others_take_of_it(tmp_path: Path) -> None:
+    system(tmp_path, V2, {"app/job/memory.max": "300000000\n", "app/job/memory.current": "100000000\n"})
+    places = tmp_path / "proc", tmp_path / "cgroup"
+    assert runtime.memory_limit_mb(*places) == pytest.approx(200)
+    pages = 60_000_000 // os.sysconf("SC_PAGE_SIZE")
+    (tmp_path / "proc" / "self" / "statm").write_text(f"1000000 {pages} 0 0 0 0 0\n")
+    assert runtime.memory_limit_mb(*places) == pytest.approx(260, abs=0.1)  # its own part it may keep
+    # no more than the limit, though pages that are shared may be charged to others
+    (tmp_path / "cgroup" / "app" / "job" / "memory.current").write_text("0\n")
+    assert runtime.memory_limit_mb(*places) == 300
+    # what is more than the machine has is no limit
+    (tmp_path / "cgroup" / "app" / "job" / "memory.max").write_text("3000000000\n")
+    assert runtime.memory_limit_mb(*places) is None

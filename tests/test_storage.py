@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import signal
@@ -87,3 +88,67 @@ def test_what_dead_writers_left_is_swept_up_and_nothing_else(tmp_path: Path) -> 
         file.write_text("x")
     storage.sweep(tmp_path)
     assert sorted(file for file in tmp_path.rglob("*") if file.is_file()) == sorted(kept)
+
+
+def test_what_a_living_writer_writes_is_not_swept_up(tmp_path: Path) -> None:
+    with storage.written_aside(tmp_path / "file") as aside:
+        aside.write_text("whole")
+        storage.sweep(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "whole"
+
+
+def test_what_was_there_comes_back_if_the_new_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "m").write_text("old")
+    rename, calls = Path.rename, []
+
+    def refused(self: Path, to: Path) -> Path:
+        calls.append(to)
+        if len(calls) == 2:  # the first takes the old one away
+            raise PermissionError(errno.EPERM, "not now")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(PermissionError), storage.directory_built_aside(target, force=True, marker="m") as directory:
+        (directory / "m").write_text("new")
+    assert (target / "m").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_directory_that_another_process_makes_meanwhile_stays(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with (
+        pytest.raises(EdgetlError, match="exists already"),
+        storage.directory_built_aside(target, force=False, marker="m") as directory,
+    ):
+        (directory / "m").write_text("mine")
+        target.mkdir()
+        (target / "m").write_text("theirs")
+    assert (target / "m").read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_error_of_a_write_names_the_file_that_was_wanted(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full") as caught, storage.written_aside(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, "full")
+    assert caught.value.filename == str(tmp_path / "file")
+    with pytest.raises(FileNotFoundError) as missing, storage.naming(tmp_path / "file"):
+        (tmp_path / "other").read_bytes()
+    assert missing.value.filename == str(tmp_path / "other")
+
+
+def test_where_there_are_no_locks_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with (
+        pytest.raises(RunError, match=r"it cannot be locked .*another file system"),
+        storage.locked(tmp_path / "lock", "it"),
+    ):
+        pass
+    storage.write_text(tmp_path / "file", "x")  # which needs none

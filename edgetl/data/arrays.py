@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgetl import defaults
-from edgetl.data.sample import Dataset, Label, Row, Sample, Samples, Wanted, known_labels, listed, packed
+from edgetl.data.sample import (
+    Dataset,
+    Label,
+    Row,
+    Sample,
+    Samples,
+    Wanted,
+    composed,
+    known_labels,
+    listed,
+    packed,
+)
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:
@@ -88,7 +99,7 @@ def _open(
 
 
 def _labels(file: Path, y: str, arrays: dict[str, NDArray[Any]], wanted: Wanted) -> tuple[tuple[str, ...], list[Label]]:
-    values = arrays[y]
+    values, wanted = arrays[y], replace(wanted, labels=tuple(map(composed, wanted.labels)))
     own = _own_names(file, arrays["labels"]) if "labels" in arrays else ()
     if wanted.task != "classification":
         table = values.reshape(len(values), -1).astype(np.float64) if values.dtype.kind in "fiub" else None
@@ -147,7 +158,7 @@ def _names(file: Path, name: str, values: NDArray[Any]) -> list[str]:
         letters = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="))).view(np.uint32)
         if ((letters > _LAST_LETTER) | (letters >> 11 == _SURROGATES)).any():
             raise DataError(f"{file}: {name} holds what is no text: write it anew")
-    return [str(value) for value in values.tolist()]
+    return [composed(str(value)) for value in values.tolist()]
 
 
 def _read(file: Path) -> dict[str, NDArray[Any]]:

@@ -122,6 +122,7 @@ def deploy(
     prepared = load_artifacts(Path(artifacts or args.artifacts))
     if prepared.sha256 != args.artifacts_sha256:
         raise RunError(f"{prepared.path} is not the prepared directory that {source.path} was trained from")
+    runtime.utf8_path(target)
     if target.is_dir():
         raise DeployError(f"{target} is a folder: give --out the name of a file, such as {target / 'model.onnx'}")
 

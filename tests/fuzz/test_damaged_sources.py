@@ -19,11 +19,10 @@ from onnx import helper  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgetl.artifacts import TensorSpec  # noqa: E402
-from edgetl.errors import ModelError  # noqa: E402
+from edgetl.errors import ModelError, one_sentence  # noqa: E402
 from edgetl.preparation.run import run_graph  # noqa: E402
 from edgetl.preparation.sources import LoadedModel, load_source  # noqa: E402
 from edgetl.preparation.sources.program_archive import read_program  # noqa: E402
-from edgetl.preparation.sources.quiet import one_sentence  # noqa: E402
 from edgetl.preparation.sources.weights import load_weights  # noqa: E402
 
 
@@ -117,7 +116,7 @@ def read(file: Path, rng: random.Random) -> None:
     if rng.random() < 0.05:
         load(file)
     else:
-        with one_sentence("net.pt2"):
+        with one_sentence(ModelError, "net.pt2"):
             read_program(file)
 
 

@@ -32,6 +32,7 @@ from edgetl.run import BEST, Run
 NAMES = {
     "letters": "ein  Lauf Äöüß 🐶🐱",
     "long": "x" * 200,
+    "long letters": "🐶" * 60,
     "signs": "-d 100%s%d% $HOME ~",
     "quotes": "q'u\"o`te\nline [red]<b>&amp;",
 }

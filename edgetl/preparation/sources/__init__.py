@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing, Source, TensorSpec, TextPreprocessing
-from edgetl.errors import ModelError
-from edgetl.preparation.sources.quiet import one_sentence
+from edgetl.errors import ModelError, one_sentence
 from edgetl.storage import sha256_file
 
 if TYPE_CHECKING:
@@ -84,17 +83,18 @@ def load_source(
     takes_pictures = prefix in _LIBRARIES and not (modality == "audio" and prefix != "hf")
     if inputs and (takes_pictures or file.suffix in {".pt2", ".keras"}):
         raise ModelError(f"{spec} takes pictures: give FILE.py:callable or MODEL.onnx for inputs of another shape")
+    refusals = one_sentence(ModelError, f"{spec} cannot be used, it may be damaged")
     if modality == "text":
         if prefix != "hf" or overrides.keys() - {k for k, v in overrides.items() if v is None}:
             raise ModelError(f"{spec} as a text model: give hf:ID_OR_DIR, and no options for pictures")
         text_model = _implementation("text_model")
-        with one_sentence(spec):
+        with refusals:
             model, parameters, text, tokenizer = text_model.load(
                 name, weights, model_args, max_length=max_length, dynamic_length=dynamic_length
             )
         return LoadedModel(model, parameters, source, modality, text=text, tokenizer=tokenizer)
     if colon and prefix in _LIBRARIES:
-        with one_sentence(spec):
+        with refusals:
             module, own = _implementation(_LIBRARIES[prefix]).load(name, weights, model_args)
     elif file.suffix in _FILES:
         if weights is not None or model_args:
@@ -102,7 +102,7 @@ def load_source(
         if not file.is_file():
             raise ModelError(f"{spec} does not exist")
         source = replace(source, weights_sha256=sha256_file(file))
-        with one_sentence(spec):
+        with refusals:
             if inputs:
                 model, parameters = _implementation(_FILES[file.suffix]).load_with_inputs(file, inputs)
                 return LoadedModel(model, parameters, source, modality)

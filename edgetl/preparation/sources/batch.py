@@ -12,10 +12,9 @@ from onnx import NodeProto, helper, numpy_helper
 
 from edgetl import defaults, runtime
 from edgetl.artifacts import TensorSpec
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, first_line
 from edgetl.preparation.graph import graph_inputs
 from edgetl.preparation.run import draw
-from edgetl.preparation.sources.quiet import first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,11 +12,11 @@ from torch import nn
 
 from edgetl import defaults, runtime
 from edgetl.artifacts import TensorSpec
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, first_line
 from edgetl.preparation.run import draw
 from edgetl.preparation.simplify import fix_shapes, simplify
 from edgetl.preparation.sources.clean import clean
-from edgetl.preparation.sources.quiet import first_line, quiet
+from edgetl.preparation.sources.quiet import quiet
 
 
 def export(module: nn.Module, inputs: Sequence[TensorSpec]) -> tuple[onnx.ModelProto, tuple[str, ...]]:

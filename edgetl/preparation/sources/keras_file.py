@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from edgetl.artifacts import Preprocessing
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, first_line
 from edgetl.preparation.simplify import simplify
 from edgetl.preparation.sources.archive import refuse_bomb
 from edgetl.preparation.sources.batch import check_batch
@@ -21,7 +21,7 @@ from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.export import export
 from edgetl.preparation.sources.layout import fold_views, simplify_layout
 from edgetl.preparation.sources.overrides import of_file
-from edgetl.preparation.sources.quiet import first_line, quiet
+from edgetl.preparation.sources.quiet import quiet
 
 if TYPE_CHECKING:
     import numpy as np

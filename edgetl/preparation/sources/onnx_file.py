@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from edgetl import runtime
 from edgetl.artifacts import Preprocessing, TensorSpec
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, first_line
 from edgetl.graphs import node_inputs
 from edgetl.preparation.graph import GraphIndex, graph_inputs
 from edgetl.preparation.simplify import simplify
@@ -20,7 +20,6 @@ from edgetl.preparation.sources.batch import check_batch, free_batch
 from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.layout import simplify_layout
 from edgetl.preparation.sources.overrides import of_file
-from edgetl.preparation.sources.quiet import first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,9 +15,9 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, first_line
 from edgetl.preparation.sources.archive import refuse_bomb
-from edgetl.preparation.sources.quiet import first_line, quiet
+from edgetl.preparation.sources.quiet import quiet
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

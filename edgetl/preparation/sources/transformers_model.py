@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing
-from edgetl.errors import ModelError
-from edgetl.preparation.sources.quiet import first_line, quiet
+from edgetl.errors import ModelError, first_line
+from edgetl.preparation.sources.quiet import quiet
 from edgetl.preparation.sources.weights import read_weights
 
 if TYPE_CHECKING:

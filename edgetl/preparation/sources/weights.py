@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgetl.errors import ModelError
-from edgetl.preparation.sources.quiet import first_line
+from edgetl.errors import ModelError, first_line
 
 
 def load_weights(module: nn.Module, file: str | Path) -> None:
