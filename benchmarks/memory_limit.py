@@ -2,8 +2,9 @@
 
     python benchmarks/memory_limit.py ARTIFACTS PICTURES [--limit 600] [--engine portable] [--batch-size 32]
 
-Both runs are the same command in a control group of --limit MB without swap; the planned one also has
-`--memory LIMIT`. ARTIFACTS is a prepared directory whose step for a whole batch needs more than that.
+All runs are the same command in a control group of --limit MB without swap: unplanned, with `--memory LIMIT`, with
+neither, and with a micro-batch that does not fit. ARTIFACTS is a prepared directory whose step for a whole batch needs
+more than that.
 """
 
 from __future__ import annotations
@@ -62,9 +63,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
+        whole = ["--micro-batch", str(given.batch_size)]
         for what, options in (
-            (f"--micro-batch {given.batch_size}", ["--micro-batch", str(given.batch_size)]),
+            # a memory that there is not, so that nothing is planned
+            ("a whole batch at once", ["--memory", "1e6", *whole]),
             (f"--memory {given.limit:g}", ["--memory", f"{given.limit:g}"]),
+            ("as the group's limit has it", []),
+            (f"that, and {' '.join(whole)}", whole),
         ):
             command = [
                 *(sys.executable, "-m", "edgetl", "finetune", str(given.artifacts), str(given.pictures)),
