@@ -73,7 +73,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or str(error.filename).endswith(_PARTIAL):
+        if error.filename is None or _PARTIAL in str(error.filename):
             error.filename = str(path)
         raise
 
@@ -111,28 +111,29 @@ def directory_built_aside(path: Path, *, force: bool, marker: str) -> Iterator[P
         EdgetlError: `path` is in the way.
     """
     refuse_existing(path, force=force, marker=marker)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".", suffix=_PARTIAL))
-    try:
-        yield aside
-        for file in aside.rglob("*"):
-            if file.is_file():
-                _flush(file)
-        aside.chmod(0o777 & ~_umask())
-        # another process may have come first
-        refuse_existing(path, force=force, marker=marker)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".", suffix=_PARTIAL))
         try:
-            with _removed(path):
-                aside.rename(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
-                raise
-            raise EdgetlError(
-                f"another process wrote {path} meanwhile: repeat the command if yours shall stay"
-            ) from None
-        _flush(path.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            yield aside
+            for file in aside.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            aside.chmod(0o777 & ~_umask())
+            # another process may have come first
+            refuse_existing(path, force=force, marker=marker)
+            try:
+                with _removed(path):
+                    aside.rename(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                    raise
+                raise EdgetlError(
+                    f"another process wrote {path} meanwhile: repeat the command if yours shall stay"
+                ) from None
+            _flush(path.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def refuse_existing(path: Path, *, force: bool, marker: str, hint: str = "--force", besides: str | None = None) -> None:

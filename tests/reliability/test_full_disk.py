@@ -193,3 +193,16 @@ def test_deploy_on_a_disk_that_fills(disk: Disk, digits_run: Path, name: str, co
         disk.resize(PLENTY)
         assert invoke("deploy", digits_run, "--out", model).exit_code == 0
         verify(model, run=digits_run)
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(8, marks=pytest.mark.long)])
+def test_prepare_on_a_disk_that_fills(disk: Disk, count: int) -> None:
+    pytest.importorskip("torch")
+    command = ["prepare", "edgetl.demo.network:build", "--size", 24, "--labels", "6,7,8,9", "--out", disk.path / "out"]
+    for size in np.linspace(40, 200, count + 2)[1:-1].astype(int):
+        disk.resize(int(size) * 1024)
+        assert full(invoke(*command)) == "out"
+        assert list(disk.path.iterdir()) == []
+    disk.resize(PLENTY)
+    assert invoke(*command).exit_code == 0
+    verify(disk.path / "out")
