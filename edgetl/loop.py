@@ -154,7 +154,7 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
         end = EpochEnd(epoch, args.epochs, train_loss, time.monotonic() - started, loss, measured, args.metric)
         history = (*history, end)
         _write_checkpoints(run, engine, args, history)
-        return_memory(cycles=False)
+        return_memory()
         run.write_results(history)
         job.on_event(end)
 

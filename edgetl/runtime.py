@@ -244,18 +244,10 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], *, threads: int
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def return_memory(*, cycles: bool = True) -> None:
-    """Give freed memory back to the operating system, where the C library (glibc) keeps it otherwise.
-
-    Args:
-        cycles: whether objects that refer to each other are looked for first, which in a process that has
-            loaded torch takes as long as many an epoch.
-    """
+def return_memory() -> None:
+    """Give freed memory back to the operating system, where the C library (glibc) keeps it otherwise."""
     import ctypes
-    import gc
 
-    if cycles:
-        gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
