@@ -348,9 +348,7 @@ def _check(args: RunArgs) -> None:
     ):
         if value not in some:
             raise ValueError(f"{name} is {value!r}")
-    if not args.labels or (
-        args.task == "regression" and not len(args.target_mean) == len(args.target_std) == len(args.labels)
-    ):
+    if not args.labels or not len(args.target_mean) == len(args.target_std) in (0, len(args.labels)):
         raise ValueError("labels, target_mean and target_std do not go together")
     for name, number, least in (
         ("epochs", args.epochs, 0),
