@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +19,11 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 # a shell lets its background jobs ignore it, and so would the processes that tests interrupt
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# of several processes (pytest -n), each keeps to a core of its own: threads that wait for each other's core only spin
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 # preparation and coverage need the workstation's packages; everything else runs without torch
 collect_ignore = [] if HAS_TORCH else ["preparation", "coverage"]
