@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -36,6 +37,18 @@ if HAS_TORCH:
     assert _spec.loader is not None
     _standin = importlib.util.module_from_spec(_spec)  # kept, because it holds the declarations
     _spec.loader.exec_module(_standin)
+
+
+def engines() -> list[str]:
+    """The engines that are installed."""
+    from edgetl.engines import resolve_engine
+    from edgetl.errors import EngineError
+
+    found = []
+    for name in ("ort-training", "portable"):
+        with contextlib.suppress(EngineError):
+            found.append(resolve_engine(name))
+    return found
 
 
 @pytest.fixture(autouse=True)

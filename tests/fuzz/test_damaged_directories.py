@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from conftest import engines
 from damage import damaged, withstand
 
 from edgetl import deploy, describe, finetune, plan, predict, verify, write_report
 from edgetl.artifacts import MANIFEST, TensorSpec, load_artifacts
 from edgetl.deployed import METADATA_EDGETL, DeployedModel
-from edgetl.engines import resolve_engine
-from edgetl.errors import ArtifactsError, DeployError, EdgetlError, EngineError, RunError
+from edgetl.errors import ArtifactsError, DeployError, EdgetlError, RunError
 from edgetl.features import FeatureCache
 from edgetl.run import BEST, LAST, METRICS, RESULTS, SAMPLES, VALIDATION, Run
 from edgetl.seal import seal_json, seal_model
@@ -35,16 +35,6 @@ SEED = 20261127
 
 def times(few: int, many: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("times", [few, pytest.param(many, marks=pytest.mark.long)])
-
-
-def engines() -> list[str]:
-    found = []
-    for name in ("ort-training", "portable"):
-        try:
-            found.append(resolve_engine(name))
-        except EngineError:
-            continue
-    return found
 
 
 # by accident

@@ -11,9 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from edgetl.engines import resolve_engine
-from edgetl.errors import EngineError
-
 
 def python(code: str) -> tuple[str, ...]:
     """The beginning of a command that runs Python as on a device, whatever else this environment has installed.
@@ -43,17 +40,6 @@ def hold(event):
 
 edgetl.finetune(**given, on_event=hold)
 """
-
-
-def engines() -> list[str]:
-    """Those that are installed."""
-    found = []
-    for name in ("ort-training", "portable"):
-        try:
-            found.append(resolve_engine(name))
-        except EngineError:
-            continue
-    return found
 
 
 def classifier(file: Path) -> Path:

@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from conftest import engines
 
 from edgetl import finetune, verify
 from edgetl.cli import main
-from edgetl.engines import resolve_engine
-from edgetl.errors import EngineError
 from edgetl.events import EpochEnd, Event, FeatureProgress, Stage
 from edgetl.run import BEST, LAST, Run
 
@@ -65,16 +64,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         yield found
     finally:
         found.unmount()
-
-
-def engines() -> list[str]:
-    found = []
-    for name in ("ort-training", "portable"):
-        try:
-            found.append(resolve_engine(name))
-        except EngineError:
-            continue
-    return found
 
 
 def invoke(*arguments: object) -> Result:

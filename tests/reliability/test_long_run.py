@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE, engines, python
+from conftest import engines
+from processes import PATIENCE, python
 
 from edgetl.run import Run
 

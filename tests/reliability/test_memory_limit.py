@@ -2,13 +2,13 @@
 
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from memory_limit import control_group
+from processes import EDGETL
 
 from edgetl import finetune, runtime
 from edgetl.engines.ort_training import OrtTrainingEngine
@@ -78,7 +78,7 @@ def test_a_control_group_s_limit_is_planned_for(train: Callable[..., Any], monke
 
 @pytest.mark.parametrize("limit_mb", [90, 400])
 def test_in_a_real_control_group(digits: Path, digits_artifacts: Path, tmp_path: Path, limit_mb: int) -> None:
-    command = [sys.executable, "-m", "edgetl", "finetune", digits_artifacts, digits / "train", "--epochs", "1"]
+    command: list[object] = [*EDGETL, "finetune", digits_artifacts, digits / "train", "--epochs", "1"]
     command += ["--out", tmp_path / "run", "--threads", "1"]
     try:
         with control_group(limit_mb) as group:

@@ -14,24 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import engines
 
-from edgetl.engines import resolve_engine
-from edgetl.errors import EngineError
 from edgetl.features import _ENTRY
 from edgetl.run import BEST, LAST, Run
 
 EPOCHS = 4
 SEED = 20261127
-
-
-def engines() -> list[str]:
-    found = []
-    for name in ("ort-training", "portable"):
-        try:
-            found.append(resolve_engine(name))
-        except EngineError:
-            continue
-    return found
 
 
 @dataclass(frozen=True)
