@@ -446,12 +446,21 @@ def _check_choices(manifest: Manifest) -> None:
         name = "preprocessing" if manifest.modality == "image" else manifest.modality
         if getattr(manifest, name) is None:
             raise _Wrong(f"field '{name}' is missing, which the modality {manifest.modality} needs")
-    if manifest.audio is not None and not 1 <= manifest.audio.sample_rate <= 1_000_000:
-        raise _Wrong(f"field 'audio.sample_rate' is {manifest.audio.sample_rate}")
-    if manifest.text is not None and not 1 <= manifest.text.max_length <= 1_000_000:
-        raise _Wrong(f"field 'text.max_length' is {manifest.text.max_length}")
+    check_preprocessing(manifest.audio, manifest.text)
     if not all(0 <= share < 1 for share in (*optimizer.betas, optimizer.momentum)):
         raise _Wrong("field 'optimizer' has a share of the past that does not lie in 0..1")
+
+
+def check_preprocessing(audio: AudioPreprocessing | None, text: TextPreprocessing | None) -> None:
+    """Refuse a sample rate or length that nothing could be prepared with.
+
+    Raises:
+        ValueError: it names the field.
+    """
+    if audio is not None and not 1 <= audio.sample_rate <= 1_000_000:
+        raise _Wrong(f"field 'audio.sample_rate' is {audio.sample_rate}")
+    if text is not None and not 1 <= text.max_length <= 1_000_000:
+        raise _Wrong(f"field 'text.max_length' is {text.max_length}")
 
 
 def _check_tensors(where: str, specs: tuple[TensorSpec, ...], *, smallest: int) -> None:

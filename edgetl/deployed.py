@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetl import defaults, metrics, runtime, schema, seal, storage
-from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing
+from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing, check_preprocessing
 from edgetl.choices import INPUTS, MODALITIES, TASKS
 from edgetl.data import Sample, Wanted, content_digest, open_inputs, open_measured
 from edgetl.data.decode import Decoder, open_decoder
@@ -78,10 +78,7 @@ def _check(about: _About, session: PlacedSession) -> None:
     for name in (_answer(about.task), LOGITS):
         if name not in shapes or shapes[name][-1:] != [len(about.labels)]:
             raise ValueError(f"no output {name!r} of {len(about.labels)} numbers")
-    if about.audio is not None and not 1 <= about.audio.sample_rate <= 1_000_000:
-        raise ValueError(f"a sample rate of {about.audio.sample_rate}")
-    if about.text is not None and not 1 <= about.text.max_length <= 1_000_000:
-        raise ValueError(f"texts of {about.text.max_length} tokens")
+    check_preprocessing(about.audio, about.text)
 
 
 class DeployedModel:

@@ -5,37 +5,37 @@ Newer versions of ONNX Runtime see to that themselves, and 1.19 reads any file t
 
 from __future__ import annotations
 
+import itertools
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl.errors import EngineError
+from edgetl.errors import EngineError, one_sentence
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 _KEY = b"location"
 """Of the entry that names the other file."""
 
 
 def refuse_external_data_elsewhere(model: Path) -> None:
-    """Refuse a model whose weights lie outside of its directory.
+    """Refuse an ONNX model whose weights lie outside of its directory.
 
     Raises:
-        EngineError: it names the first such file.
+        EngineError: it names the first such file; or the model names files, perhaps, and cannot be read.
         OSError: the model cannot be read.
     """
     if not _mentions(model, _KEY):
         return  # most models, without being parsed
     import onnx
 
-    try:
-        graph = onnx.load(model, load_external_data=False).graph
-    except Exception:  # protobuf's errors have no common base; whoever opens the model says what is wrong with it
-        return
+    # what only another reader understands is not handed on to it
+    with one_sentence(EngineError, f"{model} is no ONNX model that can be read"):
+        found = onnx.load(model, load_external_data=False)
     home = model.resolve().parent
-    for location in _locations(graph):
+    for location in _locations(found):
         if not (home / location).resolve().is_relative_to(home):
             raise EngineError(f"{model} keeps weights in {location!r}, outside of its directory: they are not read")
 
@@ -49,8 +49,9 @@ def _mentions(file: Path, text: bytes) -> bool:
             return False
 
 
-def _locations(graph: GraphProto) -> Iterator[str]:
-    for tensor in _tensors(graph):
+def _locations(model: ModelProto) -> Iterator[str]:
+    inner = (_of_nodes(function.node) for function in model.functions)
+    for tensor in itertools.chain(_tensors(model.graph), *inner):
         yield from (entry.value for entry in tensor.external_data if entry.key == _KEY.decode())
 
 
@@ -58,7 +59,11 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-    for node in graph.node:
+    yield from _of_nodes(graph.node)
+
+
+def _of_nodes(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
             for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.errors import EngineError, OutOfMemoryError, first_line
 from edgetl.events import Note, OnEvent, ignore
-from edgetl.runtime import failed, import_onnxruntime, installed_distributions, session_options, session_source
+from edgetl.runtime import (
+    failed,
+    import_onnxruntime,
+    installed_distributions,
+    session_options,
+    session_source,
+    utf8_path,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,7 +121,9 @@ class PlacedSession:
             options.profile_file_prefix = str(Path(directory) / "profile")
         if not isinstance(model, bytes) and _is_ort_format(model):
             options.add_session_config_entry("session.load_model_format", "ORT")
-        source = session_source(model)
+            source: str | bytes = utf8_path(model)
+        else:
+            source = session_source(model)
         wanted: list[Any] = [CPU] if provider.is_cpu else [(provider.name, dict(provider.options)), CPU]
         try:
             self._session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)

@@ -189,8 +189,8 @@ class Run:
             args = schema.from_json(RunArgs, unseal_json({name: json.loads(value) for name, _, value in lines}))
             _check(args)
             return args
-        except (ValueError, schema.SchemaError) as error:
-            raise RunError(f"{file} is damaged ({error}): start the run anew with --force") from None
+        except (ValueError, RecursionError) as error:
+            raise _damaged(file, error) from None
 
     def write_samples(self, samples: Iterable[UsedSample]) -> None:
         """Write `samples.csv`, line by line."""

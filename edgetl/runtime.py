@@ -131,9 +131,12 @@ def utf8_path(model: Path) -> str:
     return source
 
 
+_NO_MEMORY = ("bad_alloc", "bad allocation", "AllocateRawInternal", "Failed to allocate memory")
+
+
 def failed(what: str, error: Exception) -> EngineError:
     """Return our error for one that onnxruntime raised while it opened or ran something."""
-    if "alloc" in str(error).lower():
+    if any(sign in str(error) for sign in _NO_MEMORY):
         return OutOfMemoryError(f"there was not enough memory for {what}")
     return EngineError(f"onnxruntime cannot run {what} ({first_line(error)})")
 

@@ -157,9 +157,6 @@ def _first_available(device: Device, on_event: OnEvent) -> tuple[str, Mapping[st
     return "cpu", {}
 
 
-_GROUP = "this control group"
-
-
 def fit(found: Resources, prepared: Artifacts, micro_batch: int | None) -> tuple[Resources, int | None]:
     """Keep a run within the memory it may take; return fewer threads where they must be, and the largest micro-batch.
 
@@ -169,12 +166,13 @@ def fit(found: Resources, prepared: Artifacts, micro_batch: int | None) -> tuple
     Raises:
         DeviceError: it does not fit; the message says what would.
     """
-    if found.device is None:
+    unasked = found.device is None
+    if unasked:
         limit, manifest = runtime.memory_limit_mb(), prepared.manifest
         step = manifest.step_memory if found.engine == "portable" else manifest.ort_step_memory
         if limit is None or step is None:
             return found, None
-        found = replace(found, device=this_device(), device_name=_GROUP, memory_mb=limit)
+        found = replace(found, device=this_device(), device_name="this control group", memory_mb=limit)
     assert found.device is not None
     plan = partial(
         plan_for,
@@ -184,11 +182,11 @@ def fit(found: Resources, prepared: Artifacts, micro_batch: int | None) -> tuple
         batch_size=found.batch_size,
     )
     planned = plan(memory_mb=found.memory_mb)
-    if not planned.fits and found.device_name == _GROUP:
+    if not planned.fits and unasked:
         # nobody asked for a reserve; what does not fit even without one would be killed
         planned = plan(memory_mb=found.memory_mb, reserve=1.0)
     if not planned.fits:
-        otherwise = "; or name another limit with --memory" if found.device_name == _GROUP else ""
+        otherwise = "; or name another limit with --memory" if unasked else ""
         raise DeviceError("; ".join(planned.problems) + otherwise)
     if micro_batch is not None and micro_batch > planned.largest_micro_batch:
         raise DeviceError(

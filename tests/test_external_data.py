@@ -39,9 +39,15 @@ def model_with(tmp_path: Path) -> Callable[..., Path]:
             branches = {f"{name}_branch": helper.make_graph([node], name, [], outputs) for name in ("then", "else")}
             condition = helper.make_tensor("c", TensorProto.BOOL, [], [True])
             nodes, initializers = [helper.make_node("If", ["c"], ["w"], **branches), *nodes], [condition]
+        functions = []
+        if inside == "function":
+            inner = [helper.make_node("Constant", [], ["v"], value=tensor)]
+            functions = [helper.make_function("own", "F", [], ["v"], inner, [helper.make_opsetid("", 17)])]
+            nodes, initializers = [helper.make_node("F", [], ["w"], domain="own"), *nodes], []
         values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
         graph = helper.make_graph(nodes, "g", values[:1], values[1:], initializers)
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+        made = helper.make_model(graph, opset_imports=imports, ir_version=8, functions=functions)
         (home / "model.onnx").write_bytes(made.SerializeToString())
         return home / "model.onnx"
 
@@ -54,7 +60,7 @@ def test_weights_in_the_models_directory_are_read(model_with: Callable[..., Path
     np.testing.assert_array_equal(y, 2 * FLOATS)
 
 
-@pytest.mark.parametrize("inside", ["initializer", "constant", "branch"])
+@pytest.mark.parametrize("inside", ["initializer", "constant", "branch", "function"])
 @pytest.mark.parametrize(
     "location", ["../secret.bin", "below/../../secret.bin", "../home 2/secret.bin", "link.bin", "/"]
 )
@@ -73,7 +79,13 @@ def test_a_name_that_only_sounds_like_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(y, -FLOATS)
 
 
-@pytest.mark.parametrize("content", [b"", b"location", b"\x08\x08location" + os.urandom(100)])
-def test_what_is_no_model_is_left_to_who_opens_it(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "model.onnx").write_bytes(content)
+def test_what_is_no_model_and_mentions_no_file_is_left_to_who_opens_it(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
     assert runtime.session_source(tmp_path / "model.onnx") == str(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("content", [b"location", b"\x08\x08location" + os.urandom(100)])
+def test_what_may_name_a_file_and_cannot_be_read_is_not_handed_on(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(EngineError, match="no ONNX model that can be read"):
+        runtime.open_session(tmp_path / "model.onnx")

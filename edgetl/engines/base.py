@@ -100,7 +100,7 @@ def _check(what: str, array: NDArray[Any], shape: tuple[int, ...], dtype: str) -
 
 
 def sums_to_number(array: NDArray[np.float32]) -> bool:
-    """Whether all elements are finite: a sum takes no memory, and keeps what is not."""
+    """Whether all elements are finite, and so their sum: it takes no memory, and keeps what is no finite number."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum(dtype=np.float32)))
 
