@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -22,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from edgetl.errors import harmless
 from edgetl.events import EpochEnd, EpochProgress, Event, FeatureProgress, Note, Stage
 from edgetl.figures import figure
 
@@ -68,7 +68,8 @@ class Display:
                 if not self._live:
                     self._console.print(f"{text} …")
             case Note(text):
-                self._console.print(Text(f"note: {_one_line(text)}", style="yellow"))
+                sentence = harmless(text).replace("\n", "\ufffd")
+                self._console.print(Text(f"note: {sentence}", style="yellow"))
             case FeatureProgress(done, total, reused):
                 detail = f"({reused} from the cache)" if reused else ""
                 self._update(done, total, detail, last=done == total)
@@ -111,11 +112,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         return space + cell if heads[i].startswith(">") else cell + space
 
     return ["  ".join(padded(cell, i) for i, cell in enumerate(row)).rstrip() for row in cells]
-
-
-def _one_line(text: str) -> str:
-    # what is no UTF-8 stays, and is escaped where it is written
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "\ufffd", text)
 
 
 def _visible(text: str) -> str:

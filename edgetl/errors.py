@@ -14,6 +14,7 @@ EdgetlError
 from __future__ import annotations
 
 import contextlib
+import re
 import textwrap
 from collections.abc import Iterator
 
@@ -74,6 +75,14 @@ def one_sentence(kind: type[EdgetlError], what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise kind(f"{what}: {first_line(error)}") from error
+
+
+def harmless(text: str) -> str:
+    """Replace what a terminal would take for commands, but for tabs and line ends; names may hold it.
+
+    What is no UTF-8 in a name stays, and is escaped where it is written.
+    """
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
 
 
 def first_line(error: BaseException | str, longest: int = 500) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.errors import EdgetlError
+from edgetl.errors import EdgetlError, harmless
 
 if TYPE_CHECKING:
     from edgetl.console import Display
@@ -73,7 +72,7 @@ def _disk_error(error: OSError) -> str:
 
 
 def _fail(message: str, as_json: bool) -> None:
-    click.echo(f"Error: {_harmless(message)}", file=sys.stderr)
+    click.echo(f"Error: {harmless(message)}", file=sys.stderr)
     if as_json:
         _print(json.dumps({"error": message}))
     raise SystemExit(1)
@@ -81,9 +80,4 @@ def _fail(message: str, as_json: bool) -> None:
 
 def _print(line: str) -> None:
     # without `file`, click would write UTF-8 where the terminal takes ASCII only
-    click.echo(_harmless(line), file=sys.stdout)
-
-
-def _harmless(text: str) -> str:
-    """Replace what a terminal would take for commands; names of classes and files may hold it."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
+    click.echo(harmless(line), file=sys.stdout)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -28,7 +27,7 @@ from edgetl.data.sample import (
     listed,
     packed,
 )
-from edgetl.errors import DataError
+from edgetl.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +88,9 @@ def _open(
             raise DataError(
                 f"{file}: {y} is {_described(arrays[y])}, where {len(values)} labels were expected, as of {x}"
             )
-        names, labels = _labels(file, y, arrays, replace(wanted, labels=expected or wanted.labels))
+        asked = expected or wanted.labels
+        found, labels = _labels(file, y, arrays, replace(wanted, labels=tuple(map(composed, asked))))
+        names = asked or found
     label = packed(labels)
 
     def sample(index: int) -> Sample:
@@ -99,7 +100,7 @@ def _open(
 
 
 def _labels(file: Path, y: str, arrays: dict[str, NDArray[Any]], wanted: Wanted) -> tuple[tuple[str, ...], list[Label]]:
-    values, wanted = arrays[y], replace(wanted, labels=tuple(map(composed, wanted.labels)))
+    values = arrays[y]
     own = _own_names(file, arrays["labels"]) if "labels" in arrays else ()
     if wanted.task != "classification":
         table = values.reshape(len(values), -1).astype(np.float64) if values.dtype.kind in "fiub" else None
@@ -185,11 +186,13 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
     except FileNotFoundError:
         raise DataError(f"{file} does not exist") from None
     except zipfile.BadZipFile as error:
-        raise DataError(f"{file} is not an .npz archive ({_reason(error)}): write it with numpy.savez") from None
+        raise DataError(
+            f"{file} is not an .npz archive ({first_line(error, 200)}): write it with numpy.savez"
+        ) from None
     except DataError:
         raise
     except Exception as error:  # zipfile, its decompressors and numpy's parser raise whatever they like on damage
-        raise DataError(f"{file} is damaged ({_reason(error)})") from None
+        raise DataError(f"{file} is damaged ({first_line(error, 200)})") from None
 
 
 @dataclass(frozen=True)
@@ -244,10 +247,6 @@ _ZIP_NAME_LENGTHS = 26
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
-
-
-def _reason(error: Exception) -> str:
-    return shorten(str(error), 200, placeholder=" …")
 
 
 def _described(array: NDArray[Any]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgetl.artifacts import TextPreprocessing
-from edgetl.errors import DataError
+from edgetl.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,4 +74,4 @@ def reason(error: BaseException) -> str:
     """
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
-    return shorten(str(error).partition("\n")[0], 200, placeholder=" …")
+    return first_line(error, 200)
