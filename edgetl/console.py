@@ -29,7 +29,11 @@ _REDRAW_SECONDS = 0.1
 
 
 class Display:
-    """Receives events inside a `with` statement."""
+    """Receives events inside a `with` statement.
+
+    Attributes:
+        notes: the text of each note so far.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -50,6 +54,7 @@ class Display:
         self._task: Any = None
         self._drawn = 0.0
         self.finished_epochs = 0
+        self.notes: list[str] = []
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -68,6 +73,7 @@ class Display:
                 if not self._live:
                     self._console.print(f"{text} …")
             case Note(text):
+                self.notes.append(text)
                 sentence = harmless(text).replace("\n", "\ufffd")
                 self._console.print(Text(f"note: {sentence}", style="yellow"))
             case FeatureProgress(done, total, reused):

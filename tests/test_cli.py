@@ -74,6 +74,20 @@ def test_json_is_one_object_on_stdout(
         assert result.stdout.count("\n") == 1
 
 
+def test_json_has_the_notes(digits_artifacts: Path, digits: Path, digits_model: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(digits / "train", tmp_path / "data"))
+    (data / "6" / "broken.png").write_bytes(b"not a picture")
+    result = invoke("finetune", digits_artifacts, data, "--out", tmp_path / "run", "--epochs", 1, "--json")
+    notes = json.loads(result.stdout)["notes"]
+    assert notes[0].startswith(f"left out {data / '6' / 'broken.png'}: ")
+    (data / "8" / "broken.png").write_bytes(b"not a picture")
+    result = invoke("predict", digits_model, data / "8" / "broken.png", "--json")
+    found = json.loads(result.stdout)
+    assert found["error"].startswith(f"{data / '8' / 'broken.png'} ")
+    assert len(found["notes"]) == 1
+    assert "notes" not in json.loads(invoke("predict", digits_model, next((data / "7").iterdir()), "--json").stdout)
+
+
 def test_report_and_runs(digits_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(digits_run, tmp_path / "ein Lauf äß 日本"))
     (run / "report.html").unlink()

@@ -16,6 +16,9 @@ from edgetl.errors import EdgetlError, harmless
 if TYPE_CHECKING:
     from edgetl.console import Display
 
+_NOTES = "edgetl.notes"
+"""Where a command's context keeps its notes."""
+
 
 @contextlib.contextmanager
 def reporting(as_json: bool, *, interrupted: Callable[[Display], str] | None = None) -> Iterator[Display]:
@@ -23,6 +26,8 @@ def reporting(as_json: bool, *, interrupted: Callable[[Display], str] | None = N
     from edgetl.console import Display
 
     display = Display()
+    if (context := click.get_current_context(silent=True)) is not None:
+        context.meta[_NOTES] = display.notes
     try:
         with display:
             yield display
@@ -37,11 +42,14 @@ def reporting(as_json: bool, *, interrupted: Callable[[Display], str] | None = N
 
 
 def finish(as_json: bool, result: Any, *lines: str) -> None:
-    """Print a result: one JSON object, in ASCII, which every encoding holds; or the lines."""
+    """Print a result: one JSON object, in ASCII, which every encoding holds; or the lines.
+
+    The object has the notes of the command under `notes`, if there were any.
+    """
     if as_json:
         from edgetl.schema import to_json
 
-        _print(json.dumps(to_json(result)))
+        _print(json.dumps({**to_json(result), **_notes()}))
         return
     for line in lines:
         _print(line)
@@ -74,8 +82,14 @@ def _disk_error(error: OSError) -> str:
 def _fail(message: str, as_json: bool) -> None:
     click.echo(f"Error: {harmless(message)}", file=sys.stderr)
     if as_json:
-        _print(json.dumps({"error": message}))
+        _print(json.dumps({"error": message, **_notes()}))
     raise SystemExit(1)
+
+
+def _notes() -> dict[str, list[str]]:
+    context = click.get_current_context(silent=True)
+    notes = context.meta.get(_NOTES) if context is not None else None
+    return {"notes": notes} if notes else {}
 
 
 def _print(line: str) -> None:
