@@ -372,7 +372,7 @@ def load_artifacts(path: Path) -> Artifacts:
 def save_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `manifest.json`; last, because a directory with a manifest is a finished one."""
     sealed = seal_json(schema.to_json(manifest))
-    storage.write_text(directory / MANIFEST, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
+    storage.write_text(directory / MANIFEST, schema.json_text(sealed, indent=2) + "\n")
 
 
 def _parse(file: Path, text: bytes) -> Manifest:

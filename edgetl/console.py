@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from edgetl.errors import harmless
+from edgetl.errors import visible
 from edgetl.events import EpochEnd, EpochProgress, Event, FeatureProgress, Note, Stage
 from edgetl.figures import figure
 
@@ -74,8 +74,7 @@ class Display:
                     self._console.print(f"{text} …")
             case Note(text):
                 self.notes.append(text)
-                sentence = harmless(text).replace("\n", "\ufffd")
-                self._console.print(Text(f"note: {sentence}", style="yellow"))
+                self._console.print(Text(f"note: {visible(text)}", style="yellow"))
             case FeatureProgress(done, total, reused):
                 detail = f"({reused} from the cache)" if reused else ""
                 self._update(done, total, detail, last=done == total)
@@ -110,7 +109,7 @@ class Display:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return aligned lines; a head that begins with `>` stands over a column that ends flush."""
-    cells = [[head.removeprefix(">") for head in heads], *([_visible(cell) for cell in row] for row in rows)]
+    cells = [[head.removeprefix(">") for head in heads], *([visible(cell) for cell in row] for row in rows)]
     widths = [max(cell_len(row[i]) for row in cells) for i in range(len(heads))]
 
     def padded(cell: str, i: int) -> str:
@@ -118,10 +117,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         return space + cell if heads[i].startswith(">") else cell + space
 
     return ["  ".join(padded(cell, i) for i, cell in enumerate(row)).rstrip() for row in cells]
-
-
-def _visible(text: str) -> str:
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 class _RateColumn(ProgressColumn):

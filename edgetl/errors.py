@@ -14,8 +14,8 @@ EdgetlError
 from __future__ import annotations
 
 import contextlib
-import re
 import textwrap
+import unicodedata
 from collections.abc import Iterator
 
 
@@ -77,12 +77,24 @@ def one_sentence(kind: type[EdgetlError], what: str) -> Iterator[None]:
         raise kind(f"{what}: {first_line(error)}") from error
 
 
-def harmless(text: str) -> str:
-    """Replace what a terminal would take for commands, but for tabs and line ends; names may hold it.
+def visible(text: str) -> str:
+    """Return text as one line that nothing in it can break, colour or turn round; names may hold anything.
 
-    What is no UTF-8 in a name stays, and is escaped where it is written.
+    Line breaks, a terminal's commands, signs of the reading direction and other characters that show nothing become
+    escapes such as `\\n` and `\\u202e`. Letters of every script, spaces, and the joiners that scripts and emoji
+    need stay.
     """
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNSEEN and c not in _JOINERS else c for c in text)
+
+
+_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+_JOINERS = "\u200c\u200d"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def first_line(error: BaseException | str, longest: int = 500) -> str:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgetl.errors import visible
 from edgetl.figures import called, figure, leading, shown
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ def others(figures: dict[str, float | None], metric: str) -> Iterator[str]:
 
 def per_label(figures: dict[str, dict[str, float | None]]) -> Iterator[str]:
     """A line for each class or label, with a bar for its recall; or for each of several numbers."""
-    width = max(map(len, figures))
-    for name, found in figures.items():
+    shown_names = [visible(name) for name in figures]
+    width = max(map(len, shown_names))
+    for name, found in zip(shown_names, figures.values(), strict=True):
         if "recall" in found:
             recall = found["recall"]
             bar = "no samples" if recall is None else f"{recall:6.1%}  {'█' * round(20 * recall)}"

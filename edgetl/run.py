@@ -172,7 +172,7 @@ class Run:
     def write_args(self, args: RunArgs) -> None:
         """Write `args.yaml` (each value in JSON notation, which YAML contains)."""
         sealed = seal_json(schema.to_json(args))
-        lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in sealed.items()]
+        lines = [f"{name}: {schema.json_text(value)}" for name, value in sealed.items()]
         storage.write_text(self.path / ARGS, "\n".join(lines) + "\n")
 
     def read_args(self) -> RunArgs:
@@ -185,7 +185,7 @@ class Run:
         if not file.is_file():
             raise RunError(f"{self.path} is not a run (it holds no {ARGS}): make one with 'edgetl finetune'")
         try:
-            lines = [line.partition(": ") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [line.partition(": ") for line in file.read_text(encoding="utf-8").split("\n") if line]
             args = schema.from_json(RunArgs, unseal_json({name: json.loads(value) for name, _, value in lines}))
             _check(args)
             return args
@@ -198,7 +198,8 @@ class Run:
             storage.written_aside(self.path / SAMPLES) as aside,
             open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
         ):
-            writer = csv.writer(stream, lineterminator="\n")
+            # all is quoted: before Python 3.13 a carriage return alone would not be
+            writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
             writer.writerow(UsedSample._fields)
             writer.writerows(samples)
 
@@ -289,7 +290,7 @@ class Run:
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write `metrics.json`, whose presence says that training ended."""
-        storage.write_text(self.path / METRICS, json.dumps(seal_json(metrics), indent=2, ensure_ascii=False) + "\n")
+        storage.write_text(self.path / METRICS, schema.json_text(seal_json(metrics), indent=2) + "\n")
 
     def read_metrics(self) -> dict[str, Any] | None:
         """Read `metrics.json`; None while training has not ended.

@@ -7,6 +7,7 @@ damaged or foreign file ends in one sentence that names the field.
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from typing import Any, TypeVar
@@ -27,6 +28,16 @@ def to_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     return value
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return plain JSON types as text that people can read: letters of every script stay, whatever shows nothing,
+    breaks lines or turns the reading direction is escaped. So every line of the text is one of JSON's own.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def from_json(cls: type[T], value: Any, where: str = "") -> T:

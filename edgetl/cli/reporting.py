@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.errors import EdgetlError, harmless
+from edgetl.errors import EdgetlError, visible
 
 if TYPE_CHECKING:
     from edgetl.console import Display
@@ -80,7 +80,7 @@ def _disk_error(error: OSError) -> str:
 
 
 def _fail(message: str, as_json: bool) -> None:
-    click.echo(f"Error: {harmless(message)}", file=sys.stderr)
+    click.echo(f"Error: {visible(message)}", file=sys.stderr)
     if as_json:
         _print(json.dumps({"error": message, **_notes()}))
     raise SystemExit(1)
@@ -94,4 +94,4 @@ def _notes() -> dict[str, list[str]]:
 
 def _print(line: str) -> None:
     # without `file`, click would write UTF-8 where the terminal takes ASCII only
-    click.echo(harmless(line), file=sys.stdout)
+    click.echo(visible(line), file=sys.stdout)

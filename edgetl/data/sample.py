@@ -215,8 +215,10 @@ def known_labels(root: Path, found: Sequence[str], wanted: Wanted) -> tuple[str,
         DataError: a label was found that is not wanted; or none is, and there is but one class.
     """
     names = sorted(set(found))
-    if unwritable := [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]:
-        raise DataError(f"{root} has labels that hold half a surrogate pair: {listed(unwritable)}: rename them")
+    if unwritable := [name for name in names if any("\ud800" <= c <= "\udfff" or c == "\0" for c in name)]:
+        raise DataError(
+            f"{root} has labels that hold half a surrogate pair or the character NUL: {listed(unwritable)}: rename them"
+        )
     if not wanted.labels:
         if wanted.task == "classification" and len(names) < 2:
             only = f"one class only ({shown(names[0])})" if names else "no classes"

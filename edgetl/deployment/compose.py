@@ -201,7 +201,7 @@ def describe(
         {
             METADATA_NAMES: repr(dict(enumerate(args.labels))),
             "task": "classify" if manifest.task == "classification" else manifest.task,
-            METADATA_EDGETL: json.dumps(provenance, ensure_ascii=False),
+            METADATA_EDGETL: schema.json_text(provenance),
             **held,
         },
     )

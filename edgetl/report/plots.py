@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl import storage
+from edgetl.errors import visible
 from edgetl.figures import is_share
 from edgetl.report.findings import Findings, Measured
 from edgetl.report.page import MATRIX_CLASSES
@@ -161,5 +162,5 @@ def _matrix(measured: Measured, labels: Sequence[str]) -> Figure:
 
 
 def _short(label: str, limit: int = 18) -> str:
-    printable = "".join(c if c.isprintable() else "\ufffd" for c in label)
+    printable = visible(label)
     return printable if len(printable) <= limit else printable[: limit - 1] + "…"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import html
 import math
-import unicodedata
 
+from edgetl.errors import visible
 from edgetl.figures import called, is_share
 
 MISSING = "–"
 
 
 def escaped(value: object) -> str:
-    """Text that HTML shows as it is; what cannot be written as UTF-8, or would control, becomes `�`."""
-    return html.escape("".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in str(value)))
+    """Text that HTML shows as it is; what would show nothing, or control, becomes an escape."""
+    return html.escape(visible(str(value)))
 
 
 def breakable(value: str) -> str:
