@@ -297,6 +297,8 @@ def evaluate(
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     deployed = DeployedModel(model, provider=where, on_event=on_event)
     dataset = open_measured(Path(data), deployed.wanted(input_column, label_column))
+    if deployed.provenance.get("run_finished") is False:
+        on_event(Note(f"{model} was deployed from a run that was not finished: from its best epoch until then"))
     on_event(Stage("evaluating"))
     loop_started = time.monotonic()
     labels: list[Any] = []

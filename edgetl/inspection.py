@@ -9,7 +9,9 @@ from edgetl import schema
 from edgetl.artifacts import MANIFEST, load_artifacts
 from edgetl.deployed import DeployedModel
 from edgetl.errors import EdgetlError
+from edgetl.figures import best_epoch
 from edgetl.run import ARGS, LAST, Run
+from edgetl.runs import is_finished
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -29,14 +31,17 @@ def describe(path: str | Path) -> dict[str, Any]:
         return {"kind": "artifacts", "path": str(target), "sha256": artifacts.sha256, **manifest}
     if (target / ARGS).is_file():
         run = Run(target)
-        last = run.read_checkpoint(LAST)
+        last = run.read_checkpoint(LAST, engine_state=False)
+        args, metrics = run.read_args(), run.read_metrics()
         return {
             "kind": "run",
             "path": str(target),
-            "args": schema.to_json(run.read_args()),
+            "finished": is_finished(metrics, run.read_results()),
+            "args": schema.to_json(args),
             "finished_epochs": last.epoch if last else 0,
+            "best_epoch": best_epoch(last.history, args.metric).epoch if last else None,
             "history": schema.to_json(last.history if last else ()),
-            "metrics": run.read_metrics(),
+            "metrics": metrics,
         }
     if target.is_file():
         model = DeployedModel(target)

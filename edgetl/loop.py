@@ -209,20 +209,16 @@ def measure(job: Job, engine: Engine) -> tuple[float | None, dict[str, float | N
     return loss, figures(encode.task, job.labels[job.val_rows], answers(encode.task, logits, encode))
 
 
-def prove(job: Job, run: Run) -> Validation:
-    """Keep the engine's logits with the best weights, for deploy() to compare the deployed file with."""
-    best = run.read_checkpoint(BEST, engine_state=False)
-    assert best is not None, "training wrote it"
+def prove(job: Job, parameters: Mapping[str, NDArray[np.float32]]) -> Validation:
+    """Return the engine's logits with the best weights, for deploy() to compare the deployed file with."""
     rows = job.val_rows if len(job.val_rows) else job.train_rows[: defaults.PROOF_SAMPLES]
-    _, logits = _evaluate(job, job.open_engine(initial=best.parameters), rows)
-    validation = Validation(
+    _, logits = _evaluate(job, job.open_engine(initial=parameters), rows)
+    return Validation(
         paths=tuple(job.features.samples[row].place for row in rows),
         digests=tuple(job.features.digest(row) for row in rows),
         labels=job.labels[rows],
         logits=logits,
     )
-    run.write_validation(validation)
-    return validation
 
 
 def _evaluate(job: Job, engine: Engine, rows: NDArray[np.int64]) -> tuple[float, NDArray[np.float32]]:

@@ -59,6 +59,8 @@ def report_lines(result: ReportResult) -> Iterator[str]:
     """Where a report lies, and what it says first."""
     yield f"{result.report} is ready: {result.size_kb:.0f} kB, in {result.seconds:.1f} s"
     name = result.metric
+    if not result.finished:
+        yield "  the run is not finished: 'edgetl finetune … --resume' goes on"
     if result.figures:
         before = f"{shown(name, result.figures_before.get(name))} before, " if result.figures_before else ""
         yield (

@@ -5,7 +5,7 @@ RUN/
   args.yaml        everything needed to repeat it
   samples.csv      which samples were used, by content hash, and how they were split
   results.csv      one line per finished epoch
-  metrics.json     the summary, written when training ends
+  metrics.json     the summary, written when training ends, removed when it goes on
   validation.npz   the engine's own logits on the validation data with the best weights
   weights/best.npz, weights/last.npz
   report.html      the page to look at; curves.png and confusion_matrix.png where matplotlib is installed
@@ -36,7 +36,7 @@ from edgetl.events import EpochEnd
 from edgetl.figures import metrics_of
 from edgetl.npz import read_npz
 from edgetl.providers import CPU
-from edgetl.seal import check_file, seal_json, unseal_json, write_sealed_npz
+from edgetl.seal import check_file, seal_json, sealed_hash, unseal_json, write_sealed_npz
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -262,6 +262,17 @@ class Run:
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
 
+    def best_parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Return the weights of the best epoch.
+
+        Raises:
+            RunError: there are none yet, or they are damaged.
+        """
+        best = self.read_checkpoint(BEST, engine_state=False)
+        if best is None:
+            raise RunError(f"{self.path} holds no {BEST}: continue the run with 'edgetl finetune … --resume'")
+        return best.parameters
+
     def write_results(self, history: tuple[EpochEnd, ...]) -> None:
         """Write `results.csv`, one line per finished epoch."""
         storage.write_text(self.path / RESULTS, _results_csv(history))
@@ -307,7 +318,7 @@ class Run:
             raise _damaged(file, error) from None
 
     def write_validation(self, validation: Validation) -> None:
-        """Write `validation.npz`."""
+        """Write `validation.npz`, which names the best weights that there are now."""
         names = json.dumps({"paths": validation.paths, "digests": validation.digests}).encode()
         _write_npz(
             self.path / VALIDATION,
@@ -315,8 +326,28 @@ class Run:
                 "labels": validation.labels,
                 "logits": validation.logits,
                 "files": np.frombuffer(names, dtype=np.uint8),
+                "weights": np.frombuffer(self._best_weights(), dtype=np.uint8),
             },
         )
+
+    def is_proven(self) -> bool:
+        """Whether `validation.npz` is there, and of the best weights that there are now.
+
+        A run that goes on may have better ones since.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        file = self.path / VALIDATION
+        if not file.is_file():
+            return False
+        weights = _read_npz(file, without=("labels", "logits", "files")).get("weights")
+        return weights is not None and weights.tobytes() == self._best_weights()
+
+    def _best_weights(self) -> bytes:
+        """The hash at the end of `weights/best.npz`; nothing where there is none."""
+        file = self.path / BEST
+        return sealed_hash(file) if file.is_file() else b""
 
     def read_validation(self) -> Validation:
         """Read `validation.npz`.

@@ -85,6 +85,17 @@ def check_file(file: Path) -> None:
             raise SealError("its content is not that of the SHA-256 at its end")
 
 
+def sealed_hash(file: Path) -> bytes:
+    """Return the hash at the end of a file that `write_sealed_npz` or `seal_model` made, unchecked: 64 hex digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(file, "rb") as stream:
+        stream.seek(-min(_HEX, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+        return stream.read(_HEX)
+
+
 def _stream_hash(stream: IO[bytes], length: int) -> bytes:
     """Hash a stream's first bytes, in pieces of 1 MiB; it is left behind them."""
     digest, left = hashlib.sha256(), length

@@ -258,6 +258,8 @@ def begin(
         last = run.read_checkpoint(LAST)
         if last is not None and last.epoch >= args.epochs:
             args = replace(args, epochs=last.epoch)
+        else:
+            (run.path / METRICS).unlink(missing_ok=True)  # it goes on, so what this says does not hold any more
     else:
         if not resume:
             storage.refuse_existing(run.path, force=force, marker=ARGS, hint="--resume or --force", besides=LOCK)

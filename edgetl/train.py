@@ -269,7 +269,8 @@ def finetune(
             del last, session  # the proof opens another engine, and needs their memory
             runtime.return_memory()
             best = best_epoch(history, job.args.metric)
-            proof = prove(job, run)
+            proof = prove(job, run.best_parameters())
+            run.write_validation(proof)
             measured = answers(manifest.task, proof.logits, job.encoder)
             result = FinetuneResult(
                 run=str(run.path),

@@ -11,6 +11,7 @@ from edgetl.deployed import DeployedModel
 from edgetl.deployment.compose import run_hash, samples_hash
 from edgetl.errors import ArtifactsError, EdgetlError, RunError
 from edgetl.run import ARGS, BEST, LAST, METRICS, RESULTS, SAMPLES, VALIDATION, Run
+from edgetl.runs import is_finished
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def _run(path: Path, prepared: Artifacts | None) -> Verified:
         checked.append(f"{METRICS} has the SHA-256 that it holds")
     if (path / VALIDATION).is_file():
         checked.append(f"the logits of {len(run.read_validation().paths)} samples have the SHA-256 at their end")
+        if not is_finished(run.read_metrics(), run.read_results()) and not run.is_proven():
+            unchecked.append(f"{VALIDATION} is not of the weights in {BEST}: the run went on and is not finished")
     else:
         unchecked.append(f"{VALIDATION} is not there: the run is not finished")
     if prepared is None and (Path(args.artifacts) / MANIFEST).is_file():

@@ -20,6 +20,7 @@ from edgetl.deployed import DeployedModel
 from edgetl.deployed import logits_of as deployed_logits
 from edgetl.deployment.compose import Feeds, Form, compose, describe
 from edgetl.deployment.ort_format import to_ort
+from edgetl.deployment.proof import proof_of
 from edgetl.errors import DataError, DeployError, RunError, one_sentence
 from edgetl.events import OnEvent, Stage, ignore
 from edgetl.figures import FIGURES, called, shown
@@ -115,13 +116,13 @@ def deploy(
     format = format or ("ort" if target.suffix == ".ort" else "onnx")
     form = _checked(precision, quantize_head, max_drop, input, batch, format)
     args = source.read_args()
-    validation = source.read_validation()
     best = source.read_checkpoint(BEST, engine_state=False)
     if best is None:
         raise RunError(f"{source.path} holds no {BEST}: continue the run with 'edgetl finetune … --resume'")
     prepared = load_artifacts(Path(artifacts or args.artifacts))
     if prepared.sha256 != args.artifacts_sha256:
         raise RunError(f"{prepared.path} is not the prepared directory that {source.path} was trained from")
+    validation = proof_of(source, args, prepared, best.parameters, threads, on_event)
     runtime.utf8_path(target)
     if target.is_dir():
         raise DeployError(f"{target} is a folder: give --out the name of a file, such as {target / 'model.onnx'}")
@@ -133,7 +134,7 @@ def deploy(
     if prepared.manifest.text is not None and prepared.file(TOKENIZER).stat().st_size > MAX_EMBEDDED_TOKENIZER:
         tokenizer_file = f"{target.stem}.{TOKENIZER}"
         storage.write_bytes(target.parent / tokenizer_file, prepared.file(TOKENIZER).read_bytes())
-    describe(model, prepared, args, source, best.epoch, form, tokenizer_file)
+    describe(model, prepared, args, source, best.history[-1], form, tokenizer_file)
     with storage.written_aside(target) as aside:
         aside.write_bytes(seal_model(to_ort(model) if format == "ort" else model.SerializeToString()))
         del model

@@ -24,7 +24,9 @@ from edgetl.deployed import (
     VALUES,
 )
 from edgetl.errors import DeployError
+from edgetl.events import EpochEnd
 from edgetl.run import BEST, Run, RunArgs
+from edgetl.runs import is_finished
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,14 +151,14 @@ def describe(
     prepared: Artifacts,
     args: RunArgs,
     run: Run,
-    epoch: int,
+    best: EpochEnd,
     form: Form,
     tokenizer_file: str | None,
 ) -> None:
     """Write the metadata.
 
     Args:
-        epoch: that of the weights.
+        best: the epoch of the weights.
         tokenizer_file: the name of the file beside the model that holds the tokenizer, if the model does not.
     """
     from onnx import helper
@@ -167,7 +169,6 @@ def describe(
         held[METADATA_TOKENIZER] = prepared.file(TOKENIZER).read_text(encoding="utf-8")
     if form.input == "tensor":
         held[METADATA_PREPROCESS] = base64.b64encode(prepared.file(PREPROCESS).read_bytes()).decode("ascii")
-    metrics = run.read_metrics() or {}
     provenance: dict[str, Any] = {
         "edgetl_version": edgetl.__version__,
         "labels": args.labels,
@@ -192,9 +193,10 @@ def describe(
         "run_sha256": run_hash(run),
         "samples_sha256": samples_hash(run),
         "training": {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "seed", "engine")},
-        "epoch": epoch,
-        "val_accuracy": metrics.get("val_accuracy"),
-        "val_figures": metrics.get("val_figures"),
+        "epoch": best.epoch,
+        "run_finished": is_finished(run.read_metrics(), run.read_results()),
+        "val_accuracy": best.val_figures.get("accuracy"),
+        "val_figures": best.val_figures,
     }
     helper.set_model_props(
         model,
