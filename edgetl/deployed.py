@@ -19,6 +19,7 @@ from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing, 
 from edgetl.choices import INPUTS, MODALITIES, TASKS
 from edgetl.data import Sample, Wanted, content_digest, open_inputs, open_measured
 from edgetl.data.decode import Decoder, open_decoder
+from edgetl.data.depth import PixelRange
 from edgetl.errors import DataError, DeployError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, Stage, ignore
 from edgetl.providers import PlacedSession, Provider, open_placed, resolve_provider
@@ -55,6 +56,7 @@ class _About:
     tokenizer_sha256: str | None
     input_columns: tuple[str, ...]
     label_columns: tuple[str, ...]
+    pixel_range: PixelRange | None = None
 
 
 def _answer(task: str) -> str:
@@ -160,7 +162,7 @@ class DeployedModel:
         about = self._about
         if tokenizer is None and about.text is not None:
             tokenizer = self._tokenizer_beside()
-        return open_decoder(about.modality, about.inputs, about.audio, about.text, tokenizer or "")
+        return open_decoder(about.modality, about.inputs, about.audio, about.text, tokenizer or "", about.pixel_range)
 
     def _tokenizer_beside(self) -> str:
         file = self.path.parent / Path(self._about.tokenizer_file or "").name

@@ -32,6 +32,7 @@ from edgetl.artifacts import BACKBONE, PREPROCESS, TOKENIZER, Artifacts, TensorS
 from edgetl.data import Sample, Samples, content_digest
 from edgetl.data.augment import Views
 from edgetl.data.decode import open_decoder
+from edgetl.data.depth import FULL_RANGE, PixelRange
 from edgetl.errors import DataError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore
 from edgetl.providers import Provider, open_placed
@@ -121,6 +122,7 @@ def extract_features(
     threads: int | None = None,
     provider: Provider | None = None,
     precision: str = "float32",
+    pixel_range: PixelRange | None = None,
     on_event: OnEvent = ignore,
 ) -> FeatureSet:
     """Put every sample through preprocessing and backbone, or take its features from the cache.
@@ -131,11 +133,13 @@ def extract_features(
 
     Args:
         precision: `float32`, or `float16`, which halves the cache and rounds its values.
+        pixel_range: of pictures of more than 8 bits; see `edgetl.data.depth`.
 
     Raises:
         RunError, OSError: the cache cannot be written.
     """
-    source = _Source(artifacts, cache, threads or runtime.available_cores(), provider or Provider(), precision)
+    threads = threads or runtime.available_cores()
+    source = _Source(artifacts, cache, threads, provider or Provider(), precision, pixel_range)
     found = _extract(source, ((sample, None) for sample in samples), len(samples), None, on_event)
     kept = np.flatnonzero(found.rows >= 0)
     return FeatureSet(
@@ -190,6 +194,7 @@ class _Source:
     threads: int
     provider: Provider
     precision: str
+    pixel_range: PixelRange | None
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
@@ -200,7 +205,7 @@ class _Source:
     @property
     def directory(self) -> Path:
         """The cache of this source."""
-        key = _cache_key(self.artifacts, self.provider, self.precision)
+        key = _cache_key(self.artifacts, self.provider, self.precision, self.pixel_range)
         return (self.cache or default_cache_directory()) / key
 
 
@@ -396,7 +401,9 @@ class _Extractor:
         self._names = [spec.name for spec in manifest.features]
         self._inputs = [spec.name for spec in manifest.inputs]
         tokenizer = artifacts.file(TOKENIZER).read_text(encoding="utf-8") if manifest.text is not None else ""
-        self._decode = open_decoder(manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer)
+        self._decode = open_decoder(
+            manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer, source.pixel_range
+        )
         self._preprocess = open_placed(artifacts.file(PREPROCESS), Provider(), threads=1, what="the preprocessing")
         self._backbone = None
         if artifacts.has_backbone:
@@ -457,7 +464,7 @@ def _stored(tensor: NDArray[Any], spec: TensorSpec) -> bytes:
     return stored.tobytes()
 
 
-def _cache_key(artifacts: Artifacts, provider: Provider, precision: str) -> str:
+def _cache_key(artifacts: Artifacts, provider: Provider, precision: str, pixel_range: PixelRange | None) -> str:
     version = runtime.import_onnxruntime().__version__
     files = artifacts.manifest.files
     names = ",".join(spec.name for spec in artifacts.manifest.features)
@@ -466,6 +473,8 @@ def _cache_key(artifacts: Artifacts, provider: Provider, precision: str) -> str:
         text += f" {artifacts.manifest.audio.sample_rate}"
     if artifacts.manifest.text is not None:
         text += f" {artifacts.manifest.text} {files[TOKENIZER]}"
+    if pixel_range not in (None, FULL_RANGE):
+        text += f" {pixel_range}"
     if precision != "float32":
         text += f" {precision}"
     if not provider.is_cpu:

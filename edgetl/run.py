@@ -31,6 +31,7 @@ import numpy as np
 from edgetl import schema, storage
 from edgetl.artifacts import Optimizer
 from edgetl.choices import MODALITIES, SCHEDULES, TASKS
+from edgetl.data.depth import PixelRange
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
 from edgetl.figures import metrics_of
@@ -65,6 +66,8 @@ class RunArgs:
         input_columns: of a table of numbers, which ones it took.
         label_columns: as they were given.
         target_mean, target_std: of the training data's numbers; see `edgetl.targets.TargetEncoder`.
+        pixel_range: the values that become black and white, of pictures of more than 8 bits
+            (`edgetl.data.depth`); None if there were none.
         samples_sha256: of the file `samples.csv`.
     """
 
@@ -102,6 +105,7 @@ class RunArgs:
     metric: str = "accuracy"
     modality: str = "image"
     device: str | None = None
+    pixel_range: PixelRange | None = None
     samples_sha256: str = ""
 
 

@@ -22,6 +22,7 @@ from edgetl.choices import (
     check_choice,
     check_range,
 )
+from edgetl.data.depth import check_pixel_range
 from edgetl.devices import THIS, Device, load_device, this_device
 from edgetl.engines import choose_micro_batch, resolve_engine
 from edgetl.errors import DeviceError, EngineError, RunError
@@ -67,6 +68,8 @@ def check_options(given: Mapping[str, Any]) -> None:
     ):
         if given[name] is not None:
             check_choice(name, given[name], some)
+    if given["pixel_range"] is not None:
+        check_pixel_range(given["pixel_range"])
     below_one, positive, finite = 1 - 1e-9, sys.float_info.min, sys.float_info.max
     for name, low, high in (
         ("val_fraction", 0, below_one),

@@ -17,6 +17,8 @@ from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import Optimizer, load_artifacts
 from edgetl.data import Dataset, open_training, split_stratified, strata, wanted_by
 from edgetl.data.augment import Views
+from edgetl.data.decode import IMAGE
+from edgetl.data.depth import check_pixel_range, find_pixel_range
 from edgetl.errors import DataError, OutOfMemoryError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, extract_features, extract_views
@@ -112,6 +114,7 @@ def finetune(
     allow_fallback: bool = False,
     cache: str | Path | None = None,
     cache_precision: str | None = None,
+    pixel_range: Sequence[float] | None = None,
     threads: int | None = None,
     device: str | None = None,
     memory_mb: float | None = None,
@@ -157,6 +160,8 @@ def finetune(
         allow_fallback: use the CPU where the provider is missing or refuses.
         cache: where features are kept; default `edgetl.features.default_cache_directory()`.
         cache_precision: `float16` halves the cache and rounds the features.
+        pixel_range: of pictures of more than 8 bits, the values that become black and white, such as
+            `(0, 1023)`; default as `edgetl.data.depth.find_pixel_range` finds it in the training samples.
         threads: how many cores to use; default all that this process may.
         device: a profile (`edgetl.devices`) that chooses engine, provider, threads, batch size and cache
             precision where they are not given, and whose memory for training the run keeps to.
@@ -187,6 +192,9 @@ def finetune(
 
     everything = train_set.samples + val_set.samples if val_set else train_set.samples
     on_event(Stage("features"))
+    values = None if pixel_range is None else check_pixel_range(pixel_range)
+    if values is None and manifest.modality == IMAGE:
+        values = find_pixel_range(train_set.samples, threads=found.threads, on_event=on_event)
     features = extract_features(
         prepared,
         everything,
@@ -194,6 +202,7 @@ def finetune(
         threads=found.threads,
         provider=found.provider,
         precision=found.cache_precision,
+        pixel_range=values,
         on_event=on_event,
     )
     _report_rejected(features.rejected, on_event)
@@ -242,6 +251,7 @@ def finetune(
         provider=found.provider.name,
         provider_options=dict(found.provider.options),
         device=device,
+        pixel_range=values,
         input_columns=train_set.input_columns or tuple(input_column),
         label_columns=tuple(label_column),
         target_mean=mean,

@@ -13,6 +13,7 @@ from edgetl.cli.options import (
     json_option,
     label_option,
     memory_option,
+    numbers,
     positive,
     provider_options,
     threads_option,
@@ -86,6 +87,13 @@ from edgetl.figures import figure, metrics_of
     "--cache-precision",
     type=click.Choice(choices.CACHE_PRECISIONS),
     help="float16 halves the cache and rounds the features.  [default: float32, or the device's]",
+)
+@click.option(
+    "--pixel-range",
+    metavar="LOW,HIGH",
+    callback=lambda _, __, text: numbers(text, "--pixel-range"),
+    help="Of pictures of more than 8 bits: the values that become black and white, such as 0,1023.  [default: found in "
+    "the training samples]",
 )
 @click.option(
     "--seed",

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing
 from edgetl.data.audio import read_wav
+from edgetl.data.depth import PixelRange
 from edgetl.data.images import read_rgb
 from edgetl.data.text import Tokenize
 from edgetl.errors import DataError
@@ -35,18 +36,20 @@ def open_decoder(
     audio: AudioPreprocessing | None,
     text: TextPreprocessing | None = None,
     tokenizer: str = "",
+    pixel_range: PixelRange | None = None,
 ) -> Decoder:
     """Return how samples of a modality are decoded; callable from several threads.
 
     Args:
         modality: as in `edgetl.artifacts.Manifest`, as are the others.
         tokenizer: of texts, the content of `tokenizer.json`.
+        pixel_range: of pictures of more than 8 bits; see `edgetl.data.depth`.
 
     Raises:
         DataError: this edgetl does not know the modality, or a library is missing.
     """
     if modality == IMAGE:
-        return _image
+        return partial(_image, pixel_range)
     if modality == AUDIO and audio is not None:
         return partial(_audio, audio.sample_rate)
     if modality == ARRAY:
@@ -56,8 +59,8 @@ def open_decoder(
     raise DataError(f"this edgetl does not read samples of the modality {modality!r}: update it")
 
 
-def _image(content: bytes) -> dict[str, NDArray[Any]]:
-    return {IMAGE: read_rgb(content)}
+def _image(pixel_range: PixelRange | None, content: bytes) -> dict[str, NDArray[Any]]:
+    return {IMAGE: read_rgb(content, pixel_range=pixel_range)}
 
 
 def _audio(sample_rate: int, content: bytes) -> dict[str, NDArray[Any]]:

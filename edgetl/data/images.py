@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgetl import defaults
-from edgetl.errors import DataError
+from edgetl.data.depth import PixelRange, deep_values, scaled
+from edgetl.data.metadata import without_metadata
+from edgetl.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL import Image
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_NEARLY_WHITE = 240
+_MOST = 0.9
 
 
 def content_digest(data: bytes) -> bytes:
@@ -20,21 +27,43 @@ def content_digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def read_rgb(data: bytes, *, at_least: int | None = None) -> NDArray[np.uint8]:
+def read_rgb(data: bytes, *, at_least: int | None = None, pixel_range: PixelRange | None = None) -> NDArray[np.uint8]:
     """Decode an encoded picture (JPEG, PNG, WebP, … what Pillow reads), turned upright as its EXIF data says.
+
+    Metadata that are damaged are passed over, and the picture is taken as upright. What is transparent is laid on
+    white, or on black where nearly all that is visible is nearly white.
 
     Args:
         at_least: a number of pixels; a JPEG whose sides are both at least twice as long may be
             decoded at a half, a quarter or an eighth of its size, for a fraction of time and memory.
+        pixel_range: of pictures with more than 8 bits, which values become black and white
+            (`edgetl.data.depth`); None takes 16 bits as 0 to 65535.
 
     Returns:
-        `[height, width, 3]` uint8, RGB; transparent parts keep their colour.
+        `[height, width, 3]` uint8, RGB.
 
     Raises:
-        DataError: truncated, not a picture, or larger than `defaults.MAX_PIXELS`. The message does
-            not name the file.
+        DataError: truncated, not a picture, larger than `defaults.MAX_PIXELS`, or of numbers without an
+            agreed range and without a `pixel_range`. The message does not name the file.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    try:
+        return _as_rgb(_decoded(data, at_least, pixel_range))
+    except _Damaged as error:
+        bare = without_metadata(data)
+        if bare == data:
+            raise
+        try:
+            return _as_rgb(_decoded(bare, at_least, pixel_range))
+        except DataError:
+            raise error from None
+
+
+class _Damaged(DataError):
+    """The decoder stopped, perhaps at something else than pixels."""
+
+
+def _decoded(data: bytes, at_least: int | None, pixel_range: PixelRange | None) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -49,30 +78,67 @@ def read_rgb(data: bytes, *, at_least: int | None = None) -> NDArray[np.uint8]:
                 raise DataError("has no pixels")
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
+            deep = deep_values(image, data, pixel_range)
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _to_rgb(upright)
+            turn = _turn(image)
+            shallow = image if deep is None else _with_colours(image, scaled(deep, pixel_range))
+            return shallow if turn is None else shallow.transpose(turn)
     except UnidentifiedImageError:
-        raise DataError("is not a picture" if data else "is empty") from None
+        raise _Damaged("is not a picture" if data else "is empty") from None
     except Image.DecompressionBombError:
         raise DataError(f"declares more than the {defaults.MAX_PIXELS / 1e6:.0f} million pixels allowed") from None
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they like on damaged input
         if "truncated" in str(error):
-            raise DataError("is truncated") from None
-        raise DataError(f"is damaged ({error})") from None
+            raise _Damaged("is truncated") from None
+        raise _Damaged(f"is damaged ({first_line(error)})") from None
 
 
-def _to_rgb(image: object) -> NDArray[np.uint8]:
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How a picture is turned upright, as `PIL.ImageOps.exif_transpose` does it; None if its EXIF data do not say."""
     from PIL import Image
 
-    assert isinstance(image, Image.Image)
-    if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip instead of scale
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise DataError(f"has pixels of mode {image.mode}, which have no agreed range: save it as 8-bit")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow's parsers raise whatever they like on damaged metadata, which say nothing
+        return None
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    return turns.get(orientation) if isinstance(orientation, int) else None
+
+
+def _with_colours(image: Image.Image, values: NDArray[np.uint8]) -> Image.Image:
+    """Return an 8-bit picture of these values, `[height, width]` or `[height, width, 3]`, as transparent as `image`."""
+    from PIL import Image
+
+    shallow = Image.fromarray(values)
+    if image.mode == "RGBA":
+        shallow.putalpha(image.getchannel("A"))
+    elif (key := image.info.get("transparency")) is not None and values.ndim == 2 and isinstance(key, int):
+        shallow.putalpha(Image.fromarray(np.where(np.asarray(image) == key, 0, 255).astype(np.uint8)))
+    return shallow
+
+
+def _as_rgb(image: Image.Image) -> NDArray[Any]:
+    """Return the pixels of an 8-bit picture, `[height, width, 3]` uint8; what is transparent on white, or on black.
+
+    The snippet in docs/deploy.md does the same.
+    """
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB"))
+    image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    visible = image.convert("L").histogram(image.getchannel("A"))
+    is_bright = sum(visible[_NEARLY_WHITE:]) > _MOST * sum(visible)
+    background = Image.new("RGB", image.size, "black" if is_bright else "white")
+    background.paste(image, mask=image.getchannel("A"))
+    return np.asarray(background)

@@ -194,7 +194,9 @@ def _calibration(prepared: Artifacts, args: RunArgs, validation: Validation) -> 
     (train, _), held_out = _opened(prepared, args, "quantised"), set(validation.paths)
     samples = [sample for sample in train.samples if sample.place not in held_out] or list(train.samples)
     tokenizer = prepared.file(TOKENIZER).read_text(encoding="utf-8") if manifest.text is not None else ""
-    decode = open_decoder(manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer)
+    decode = open_decoder(
+        manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer, args.pixel_range
+    )
     names = [spec.name for spec in manifest.inputs]
     return calibration(samples, decode, prepared.file(PREPROCESS), names, seed=args.seed)
 

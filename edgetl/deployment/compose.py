@@ -135,7 +135,10 @@ def _ending(prepared: Artifacts, args: RunArgs, form: Form) -> GraphProto:
 
 
 _RAW_INPUTS = {
-    "image": "uint8 RGB picture of any size, upright, [height, width, 3]",
+    "image": (
+        "uint8 RGB picture of any size, upright, [height, width, 3]; of one of more than 8 bits 'pixel_range' in 256 "
+        "equal steps"
+    ),
     "audio": "float32 recording of one channel, full scale ±1, at the sample rate of 'audio', [samples]",
     "array": "float32, of the shape of 'inputs'",
     "text": "int64 ids of a text's tokens and their mask, as 'inputs' lists them; -1 is the text's own length",
@@ -181,6 +184,7 @@ def describe(
         "backbone_precision": manifest.backbone_precision,
         "inputs": schema.to_json(manifest.inputs if manifest.text is None else manifest.text.inputs),
         "preprocessing": schema.to_json(manifest.preprocessing),
+        "pixel_range": args.pixel_range,
         "audio": schema.to_json(manifest.audio),
         "text": schema.to_json(manifest.text),
         "tokenizer_file": tokenizer_file,

@@ -29,6 +29,7 @@ from edgetl.artifacts import (
 from edgetl.choices import BACKBONE_PRECISIONS, MODALITIES, TASKS, check_choice, check_range
 from edgetl.data import Sample, Wanted, label_names, open_inputs
 from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, open_decoder
+from edgetl.data.depth import find_pixel_range
 from edgetl.devices import THIS, load_device
 from edgetl.errors import DeviceError, EdgetlError, ModelError
 from edgetl.events import OnEvent, Stage, ignore
@@ -280,7 +281,8 @@ def _in_int8(
 ) -> onnx.ModelProto:
     from edgetl.quantization import calibration, to_int8
 
-    decode = open_decoder(loaded.modality, parts.inputs, audio, loaded.text, loaded.tokenizer)
+    values = find_pixel_range(samples, threads=runtime.available_cores()) if loaded.modality == IMAGE else None
+    decode = open_decoder(loaded.modality, parts.inputs, audio, loaded.text, loaded.tokenizer, values)
     names = [spec.name for spec in parts.inputs]
     feeds = partial(calibration, samples, decode, directory / PREPROCESS, names, seed=defaults.SEED)
     return to_int8(backbone, feeds)

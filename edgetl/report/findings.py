@@ -20,6 +20,8 @@ from edgetl.runs import Origin, best_result, is_finished, origin_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgetl.data.depth import PixelRange
+
 
 MOST_MISTAKES = 24
 """How many are looked at one by one."""
@@ -211,7 +213,7 @@ def _confusions(matrix: NDArray[np.int64]) -> tuple[Confusion, ...]:
     return tuple(sorted(found, key=lambda item: (-item.count, -item.share, item.truth, item.predicted)))
 
 
-def thumbnail(mistake: Mistake, *, size: int) -> tuple[str, str]:
+def thumbnail(mistake: Mistake, *, size: int, pixel_range: PixelRange | None = None) -> tuple[str, str]:
     """Return a picture as a data: URI, scaled down to fit a square of `size` pixels, or why there is none.
 
     Returns:
@@ -234,7 +236,7 @@ def thumbnail(mistake: Mistake, *, size: int) -> tuple[str, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about metadata
-            picture = Image.fromarray(read_rgb(data, at_least=size))
+            picture = Image.fromarray(read_rgb(data, at_least=size, pixel_range=pixel_range))
     except DataError as error:
         return "", str(error)
     small = max(picture.size) <= size // 2

@@ -340,7 +340,7 @@ def _pictures(findings: Findings) -> tuple[str, int]:
     items = []
     for mistake in worst:
         shows = findings.args.modality == "image"
-        uri, reason = thumbnail(mistake, size=_THUMBNAIL) if shows else ("", "")
+        uri, reason = thumbnail(mistake, size=_THUMBNAIL, pixel_range=findings.args.pixel_range) if shows else ("", "")
         shown += bool(uri)
         items.append(_picture(mistake, uri, reason, findings.args.labels))
     total = text.count(measured.wrong)
