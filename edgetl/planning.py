@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.artifacts import Artifacts, GraphMemory, Manifest, ShareSize, load_artifacts
-from edgetl.choices import CACHE_PRECISIONS, check_choice, check_range
+from edgetl.choices import CACHE_PRECISIONS, check_choice, check_number, check_range
 from edgetl.devices import Device, load_device
 from edgetl.errors import DeviceError
 
@@ -95,9 +95,11 @@ def plan(
     profile = load_device(device)
     if cache_precision is not None:
         check_choice("cache_precision", cache_precision, CACHE_PRECISIONS)
-    for name, value in (("images", images), ("batch_size", batch_size), ("memory_mb", memory_mb)):
+    if images is not None:
+        check_range("images", images, 1, 1e12)
+    for name, value in (("batch_size", batch_size), ("memory_mb", memory_mb)):
         if value is not None:
-            check_range(name, value, 1, 1e12)
+            check_number(name, value)
     return plan_for(
         load_artifacts(Path(artifacts)),
         profile,

@@ -30,7 +30,7 @@ import numpy as np
 
 from edgetl import schema, storage
 from edgetl.artifacts import Optimizer
-from edgetl.choices import MODALITIES, SCHEDULES, TASKS
+from edgetl.choices import MODALITIES, RANGES, SCHEDULES, TASKS
 from edgetl.data.depth import PixelRange
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
@@ -386,17 +386,11 @@ def _check(args: RunArgs) -> None:
             raise ValueError(f"{name} is {value!r}")
     if not args.labels or not len(args.target_mean) == len(args.target_std) in (0, len(args.labels)):
         raise ValueError("labels, target_mean and target_std do not go together")
-    for name, number, least in (
-        ("epochs", args.epochs, 0),
-        ("batch_size", args.batch_size, 1),
-        ("micro_batch", args.micro_batch or 1, 1),
-        ("seed", args.seed, 0),
-        ("views", args.views, 0),
-        ("lr", args.lr, 0),
-        ("warmup", args.warmup, 0),
-        ("val_fraction", args.val_fraction, 0),
-    ):
-        if not least <= number <= 1 << 53:
+    if args.augment is None and args.views != 0:
+        raise ValueError("there are views without augment")
+    numbers = {**vars(args.optimizer), **vars(args), "views": args.views if args.augment else None}
+    for name in RANGES:
+        if (number := numbers.get(name)) is not None and number not in RANGES[name]:
             raise ValueError(f"{name} is {number}")
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import types
 import typing
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -27,7 +28,11 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
-    return value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):  # NumPy's numbers, too, which JSON does not take
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,10 +16,11 @@ from edgetl.choices import (
     CLASS_WEIGHTS,
     INITIALIZATIONS,
     OPTIMIZERS,
+    RANGES,
     SCHEDULES,
     STRENGTHS,
     check_choice,
-    check_range,
+    check_number,
 )
 from edgetl.data.depth import check_pixel_range
 from edgetl.devices import THIS, Device, load_device, this_device
@@ -70,26 +70,9 @@ def check_options(given: Mapping[str, Any]) -> None:
             check_choice(name, given[name], some)
     if given["pixel_range"] is not None:
         check_pixel_range(given["pixel_range"])
-    below_one, positive, finite = 1 - 1e-9, sys.float_info.min, sys.float_info.max
-    for name, low, high in (
-        ("val_fraction", 0, below_one),
-        ("epochs", 0, math.inf),
-        ("batch_size", 1, math.inf),
-        ("lr", positive, finite),
-        ("momentum", 0, below_one),
-        ("weight_decay", 0, finite),
-        ("clip_norm", positive, finite),
-        ("warmup", 0, 1),
-        ("label_smoothing", 0, below_one),
-        ("patience", 1, math.inf),
-        ("micro_batch", 1, math.inf),
-        ("memory_mb", 1, finite),
-        ("views", 1, math.inf),
-        ("seed", 0, math.inf),
-        ("threads", 1, math.inf),
-    ):
+    for name in RANGES:
         if given[name] is not None:
-            check_range(name, given[name], low, high)
+            check_number(name, given[name])
 
 
 @dataclass(frozen=True)

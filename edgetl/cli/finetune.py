@@ -8,16 +8,16 @@ import click
 
 from edgetl import choices, defaults
 from edgetl.cli.options import (
+    auto_or,
     device_option,
     input_option,
     json_option,
     label_option,
     memory_option,
+    number,
     numbers,
-    positive,
     provider_options,
     threads_option,
-    whole,
 )
 from edgetl.cli.reporting import finish, how_to_resume, reporting
 from edgetl.figures import figure, metrics_of
@@ -32,15 +32,15 @@ from edgetl.figures import figure, metrics_of
 )
 @click.option(
     "--val-fraction",
-    type=click.FloatRange(min=0, max=1, max_open=True),
+    type=number("val_fraction"),
     default=defaults.VAL_FRACTION,
     show_default=True,
     help="Share of each class kept for validation.",
 )
-@click.option("--epochs", type=click.IntRange(min=0), default=defaults.EPOCHS, show_default=True)
+@click.option("--epochs", type=number("epochs"), default=defaults.EPOCHS, show_default=True)
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=number("batch_size"),
     help=f"Samples of a step.  [default: {defaults.BATCH_SIZE}, or the device's]",
 )
 @click.option(
@@ -48,7 +48,7 @@ from edgetl.figures import figure, metrics_of
     default=f"{defaults.LEARNING_RATE:g}",
     show_default=True,
     metavar="RATE|auto",
-    callback=lambda _, __, text: None if text == "auto" else positive(text, "--lr"),
+    callback=auto_or("lr"),
     help="Learning rate, the schedule's largest; auto tries several.",
 )
 @click.option(
@@ -61,7 +61,7 @@ from edgetl.figures import figure, metrics_of
 @click.option("--schedule", type=click.Choice(choices.SCHEDULES), default=defaults.SCHEDULE, show_default=True)
 @click.option(
     "--warmup",
-    type=click.FloatRange(0, 1),
+    type=number("warmup"),
     default=defaults.WARMUP,
     show_default=True,
     help="Share of all steps over which the rate rises.",
@@ -71,8 +71,8 @@ from edgetl.figures import figure, metrics_of
     type=click.Choice(list(dict.fromkeys(name for task in choices.TASKS for name in metrics_of(task)))),
     help="By what the best epoch is chosen.  [default: accuracy, macro_f1 or r2, by the task]",
 )
-@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better one.")
-@click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
+@click.option("--patience", type=number("patience"), help="Stop after so many epochs without a better one.")
+@click.option("--label-smoothing", type=number("label_smoothing"), default=0.0, show_default=True)
 @click.option("--class-weights", type=click.Choice(choices.CLASS_WEIGHTS), help="Let every class count alike.")
 @click.option(
     "--augment",
@@ -80,7 +80,7 @@ from edgetl.figures import figure, metrics_of
     help="Train on other views of each sample, too; they are cached.",
 )
 @click.option(
-    "--views", type=click.IntRange(min=1), default=defaults.VIEWS, show_default=True, help="Views that --augment makes."
+    "--views", type=number("views"), default=defaults.VIEWS, show_default=True, help="Views that --augment makes."
 )
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Whether views of pictures may be mirrored.")
 @click.option(
@@ -97,7 +97,7 @@ from edgetl.figures import figure, metrics_of
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=number("seed"),
     default=defaults.SEED,
     show_default=True,
     help="Of the split and of the order of samples.",
@@ -108,21 +108,21 @@ from edgetl.figures import figure, metrics_of
 @click.option("--optimizer", type=click.Choice(choices.OPTIMIZERS), default="adamw", show_default=True)
 @click.option(
     "--momentum",
-    type=click.FloatRange(min=0, max=1, max_open=True),
+    type=number("momentum"),
     default=defaults.SGD_MOMENTUM,
     show_default=True,
     help="Of --optimizer sgd.",
 )
 @click.option(
     "--weight-decay",
-    type=click.FloatRange(min=0),
+    type=number("weight_decay"),
     default=defaults.WEIGHT_DECAY,
     show_default=True,
     help="Decoupled from the gradient, in both optimizers.",
 )
 @click.option(
     "--clip-norm",
-    type=click.FloatRange(min=0, min_open=True),
+    type=number("clip_norm"),
     help="Largest norm of a step's gradients; longer ones are scaled down.  [default: no limit]",
 )
 @click.option(
@@ -130,7 +130,7 @@ from edgetl.figures import figure, metrics_of
     default="auto",
     show_default=True,
     metavar="auto|N",
-    callback=lambda _, __, text: None if text == "auto" else whole(text, "--micro-batch"),
+    callback=auto_or("micro_batch"),
     help="Samples computed at once; their gradients are added up over a batch, which is the same step in less memory.",
 )
 @label_option

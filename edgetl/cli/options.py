@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from edgetl.choices import RANGES
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def number(name: str) -> click.ParamType[Any]:
+    """The type of an option whose range is in `edgetl.choices.RANGES`, which the function it goes to checks, too."""
+    among = RANGES[name]
+    if among.whole:
+        return click.IntRange(min=int(among.low))
+    # numbers above zero end at the smallest that engines know, which help need not tell
+    above = 0 < among.low < 1e-6
+    low, high = 0 if above else among.low, among.high if among.high <= 1 else None
+    low, high = (int(end) if end is not None and end == int(end) else end for end in (low, high))
+    return click.FloatRange(min=low, max=high, min_open=above, max_open=among.below)
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), default=None, help="Cores to use.  [default: all available]"
+    "--threads", type=number("threads"), default=None, help="Cores to use.  [default: all available]"
 )
 
 
@@ -36,7 +50,7 @@ device_option = click.option(
 memory_option = click.option(
     "--memory",
     "memory_mb",
-    type=click.FloatRange(min=1),
+    type=number("memory_mb"),
     metavar="MB",
     help="What the training process may take, 10^6 bytes; batches are computed in parts that fit.  "
     "[default: the device's]",
@@ -83,22 +97,23 @@ def numbers(text: str | None, option: str, kind: Callable[[str], Any] = float) -
         raise click.BadParameter(f"{text!r} is not a list of {what}", param_hint=option) from None
 
 
-def positive(text: str, option: str) -> float:
-    """Return a finite number above zero."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise click.BadParameter(f"{text!r} is not a positive number", param_hint=option)
-    return value
+def auto_or(name: str) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """The callback of such an option that may be `auto`, too, which is given as None."""
 
+    def read(_: click.Context, parameter: click.Parameter, text: str) -> Any:
+        if text == "auto":
+            return None
+        try:
+            value = int(text) if RANGES[name].whole else float(text)
+        except ValueError:
+            value = None
+        if value not in RANGES[name]:
+            kind = "whole number" if RANGES[name].whole else "number"
+            message = f"{text[:60]!r} is neither auto nor a {kind} between {RANGES[name]}"
+            raise click.BadParameter(message, param_hint=parameter.opts[0])
+        return value
 
-def whole(text: str, option: str) -> int:
-    """Return a whole number above zero."""
-    if not text.isdecimal() or int(text) < 1:
-        raise click.BadParameter(f"{text!r} is neither auto nor a positive whole number", param_hint=option)
-    return int(text)
+    return read
 
 
 def text_pair(item: str, option: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from edgetl.artifacts import (
     TensorSpec,
     save_manifest,
 )
-from edgetl.choices import BACKBONE_PRECISIONS, MODALITIES, TASKS, check_choice, check_range
+from edgetl.choices import BACKBONE_PRECISIONS, MODALITIES, TASKS, check_choice, check_number
 from edgetl.data import Sample, Wanted, label_names, open_inputs
 from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, open_decoder
 from edgetl.data.depth import find_pixel_range
@@ -149,7 +149,7 @@ def prepare(
         raise EdgetlError("--backbone int8 takes the ranges of activations from samples: give --calibration DATA")
     profile = load_device(device or THIS) if device or memory_mb or tuple(train) == ("auto",) else None
     if profile is not None and memory_mb is not None:
-        check_range("memory_mb", memory_mb, 1, 1e12)
+        check_number("memory_mb", memory_mb)
         profile = replace(profile, training_memory_mb=memory_mb)
     names, count = _labels(task, labels, labels_from, label_column, classes)
     storage.refuse_existing(target, force=force, marker=MANIFEST)
