@@ -19,9 +19,13 @@ def number(name: str) -> click.ParamType[Any]:
         return click.IntRange(min=int(among.low))
     # numbers above zero end at the smallest that engines know, which help need not tell
     above = 0 < among.low < 1e-6
-    low, high = 0 if above else among.low, among.high if among.high <= 1 else None
-    low, high = (int(end) if end is not None and end == int(end) else end for end in (low, high))
-    return click.FloatRange(min=low, max=high, min_open=above, max_open=among.below)
+    low = 0 if above else among.low
+    return click.FloatRange(
+        min=int(low) if low == int(low) else low,
+        max=1 if among.high == 1 else None,
+        min_open=above,
+        max_open=among.below,
+    )
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")

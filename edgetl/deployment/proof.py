@@ -76,6 +76,7 @@ def _job(run: Run, args: RunArgs, prepared: Artifacts, threads: int, on_event: O
         everything.take(_find(everything, used)),
         threads=threads,
         precision=args.cache_precision,
+        pixel_range=args.pixel_range,
         on_event=on_event,
     )
     for item in features.rejected:
