@@ -26,6 +26,7 @@ MAX_PIXELS = 100_000_000  # a picture that declares more is refused before memor
 MAX_FILE_BYTES = 1_000_000_000  # so is any file that is one sample
 MAX_ARRAY_BYTES = 2_000_000_000  # and an archive of arrays
 MAX_AUDIO_SAMPLES = 100_000_000  # and a recording: 35 minutes at 48 kHz
+SILENCE_DB = -60.0  # of full scale: recordings, and windows of them, whose deviation is smaller are silent
 PROOF_SAMPLES = 256  # training samples that stand in for validation data when deploy() compares logits
 CALIBRATION_SAMPLES = 128  # from which quantisation takes the ranges of activations
 MAX_DROP = 1.0  # points of the leading figure that a deployed file may lose against the trained network

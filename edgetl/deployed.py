@@ -7,7 +7,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,12 @@ import numpy as np
 from edgetl import defaults, metrics, runtime, schema, seal, storage
 from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing, check_preprocessing
 from edgetl.choices import INPUTS, MODALITIES, TASKS
-from edgetl.data import Sample, Wanted, content_digest, open_inputs, open_measured
-from edgetl.data.decode import Decoder, open_decoder
+from edgetl.data import Sample, Samples, Wanted, open_inputs, open_measured
+from edgetl.data.audio import is_silent, middle
+from edgetl.data.decode import AUDIO, Decoder, open_decoder
 from edgetl.data.depth import PixelRange
+from edgetl.data.sample import Reader
+from edgetl.data.survey import survey, windows_of
 from edgetl.errors import DataError, DeployError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, Stage, ignore
 from edgetl.providers import PlacedSession, Provider, open_placed, resolve_provider
@@ -90,6 +93,7 @@ class DeployedModel:
         path: the file.
         task, modality: as in `edgetl.artifacts.Manifest`.
         labels: names in the order of the outputs.
+        audio: how recordings are prepared; None of other modalities.
         decode: makes the model's inputs of a sample's content; of texts it needs the library `tokenizers`.
         provenance: what `deploy` wrote about the model's making.
         batch: how many samples the file takes at once, if their number is fixed; here it is given copies of one.
@@ -174,6 +178,11 @@ class DeployedModel:
         return file.read_text(encoding="utf-8")
 
     @property
+    def audio(self) -> AudioPreprocessing | None:
+        """See above."""
+        return self._about.audio
+
+    @property
     def placement(self) -> dict[str, float]:
         """Each execution provider's share of the first sample's time; empty before it."""
         return self._session.placement or {}
@@ -190,6 +199,30 @@ class DeployedModel:
         """
         answer, logits = self.run(self.feeds(raw))
         return (answer, logits) if self._preprocess is None else (answer[0], logits[0])
+
+    def slide(
+        self, recording: NDArray[np.float32], *, window: float | None = None, hop: float | None = None
+    ) -> Iterator[tuple[float, float, NDArray[Any], NDArray[Any]]]:
+        """Compute the windows of a recording one after the other.
+
+        Args:
+            recording: `[samples]` float32 at the model's rate (`audio.sample_rate`), full scale ±1.
+            window: length of a window in seconds; default what the network hears (`audio.seconds`).
+            hop: seconds from one window to the next; default `window`.
+
+        Yields:
+            Start and end in seconds, and what `__call__` returns.
+
+        Raises:
+            DataError: the model does not take recordings, or `window` is longer than what the network hears.
+        """
+        if self.audio is None:
+            raise DataError(f"{self.path} does not take recordings: call it with one sample")
+        cut = windows_of(self.audio, window or self.audio.seconds, hop)
+        assert cut is not None, "a window was given"
+        rate = self.audio.sample_rate
+        for start, stop in cut.spans(len(recording)):
+            yield start / rate, stop / rate, *self(np.asarray(recording[start:stop], np.float32))
 
     def feeds(self, raw: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the file's own inputs for one sample: what is given, or of a file for tensors a batch of it."""
@@ -249,13 +282,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one sample.
+    """What a model says of one sample, or of one window of a recording.
 
     Attributes:
         label: the most probable class or label; of regression None, as is its `probability`.
         labels: of several labels, those of at least `THRESHOLD`; of classification `label` alone.
         top: the most probable, best first.
         values: of regression, the numbers by name.
+        start, end: of a window of a recording, in seconds; None of a whole sample.
+        silent: whether what the network heard of a recording is silent (`edgetl.defaults.SILENCE_DB`).
     """
 
     input: str
@@ -264,6 +299,9 @@ class Prediction:
     labels: tuple[str, ...]
     top: tuple[tuple[str, float], ...]
     values: dict[str, float]
+    start: float | None = None
+    end: float | None = None
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -272,6 +310,7 @@ class _Outcome:
     logits: NDArray[np.float32] | None
     digest: str
     reason: str
+    silent: bool = False
 
 
 def evaluate(
@@ -280,6 +319,8 @@ def evaluate(
     *,
     input_column: Sequence[str] = (),
     label_column: Sequence[str] = (),
+    window: float | None = None,
+    hop: float | None = None,
     threads: int | None = None,
     provider: str | None = None,
     provider_options: Mapping[str, str] | None = None,
@@ -289,7 +330,8 @@ def evaluate(
     """Measure a deployed model on labelled data, in any of the forms of docs/data.md.
 
     Of data in parts `test` is measured, or else `val`. Columns default to those of the training;
-    `provider`, `provider_options` and `allow_fallback` are as in `finetune`.
+    `window` and `hop` (each window counts as a sample), `provider`, `provider_options` and
+    `allow_fallback` are as in `finetune`.
 
     Raises:
         DataError, DeployError, EngineError: see the message.
@@ -298,23 +340,25 @@ def evaluate(
     threads = threads or runtime.available_cores()
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     deployed = DeployedModel(model, provider=where, on_event=on_event)
+    cut = windows_of(deployed.audio, window, hop)
     dataset = open_measured(Path(data), deployed.wanted(input_column, label_column))
     if deployed.provenance.get("run_finished") is False:
         on_event(Note(f"{model} was deployed from a run that was not finished: from its best epoch until then"))
     on_event(Stage("evaluating"))
+    samples = survey(dataset.samples, deployed.decode, cut, threads=threads, on_event=on_event).samples
     loop_started = time.monotonic()
     labels: list[Any] = []
     found: list[NDArray[np.float32]] = []
     rejected: list[tuple[str, str]] = []
-    outcomes = _run_all(deployed, dataset.samples, threads)
-    for done, (sample, outcome) in enumerate(zip(dataset.samples, outcomes, strict=True), start=1):
+    outcomes = _run_all(deployed, samples, threads)
+    for done, (sample, outcome) in enumerate(zip(samples, outcomes, strict=True), start=1):
         if outcome.answer is None:
             rejected.append((sample.name, outcome.reason))
             on_event(Note(f"left out {sample.name}: {outcome.reason}"))
         else:
             labels.append(sample.label)
             found.append(outcome.answer)
-        on_event(FeatureProgress(done, len(dataset.samples), 0))
+        on_event(FeatureProgress(done, len(samples), 0))
     seconds = time.monotonic() - loop_started
     if not found:
         raise DataError(f"no usable sample is left in {dataset.root}: replace those named above")
@@ -332,7 +376,7 @@ def evaluate(
         samples=len(found),
         per_label=_per_label(deployed, truth, answers),
         seconds=time.monotonic() - started,
-        ms_per_image=seconds / len(dataset.samples) * 1e3,
+        ms_per_image=seconds / len(samples) * 1e3,
         peak_rss_mb=runtime.peak_rss_mb(),
         threads=threads,
         placement=deployed.placement,
@@ -359,6 +403,8 @@ def predict(
     inputs: Sequence[str | Path],
     *,
     top: int = defaults.TOP,
+    window: float | None = None,
+    hop: float | None = None,
     input_column: Sequence[str] = (),
     threads: int | None = None,
     provider: str | None = None,
@@ -370,6 +416,10 @@ def predict(
 
     Of a model of texts, an input that is no file is a text itself.
 
+    Args:
+        window, hop: of recordings, give an answer for each window of `window` seconds, one every `hop` seconds; either
+            may be left out (`edgetl.data.survey.windows_of`). Without both, the middle of a longer recording is heard.
+
     Raises:
         DataError: an input does not exist, or none can be read; single bad samples of several are
             reported as notes.
@@ -377,16 +427,24 @@ def predict(
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     deployed = DeployedModel(model, provider=where, on_event=on_event)
     wanted = deployed.wanted(input_column)
-    samples = [sample for item in inputs for sample in open_inputs(item, wanted)]
+    threads = threads or runtime.available_cores()
+    cut = windows_of(deployed.audio, window, hop)
+    found = [sample for item in inputs for sample in open_inputs(item, wanted)]
+    given = Samples(found.__getitem__, range(len(found)))
+    surveyed = survey(given, deployed.decode, cut, threads=threads, on_event=on_event, keep_silent=True)
     predictions: list[Prediction] = []
     reasons: list[str] = []
-    outcomes = _run_all(deployed, samples, threads or runtime.available_cores())
-    for sample, outcome in zip(samples, outcomes, strict=True):
+    outcomes = _run_all(deployed, surveyed.samples, threads)
+    for sample, origin, outcome in zip(surveyed.samples, surveyed.origins, outcomes, strict=True):
         if outcome.answer is None:
             reasons.append(f"{sample.name} {outcome.reason}")
             on_event(Note(f"left out {sample.name}: {outcome.reason}"))
             continue
-        predictions.append(_prediction(deployed, sample.name, outcome.answer, top))
+        said = _prediction(deployed, given[int(origin)].name, outcome.answer, top)
+        if sample.span is not None and deployed.audio is not None:
+            start, end = (place / deployed.audio.sample_rate for place in sample.span)
+            said = replace(said, start=start, end=end)
+        predictions.append(replace(said, silent=outcome.silent))
     if not predictions:
         raise DataError(reasons[0] if len(reasons) == 1 else f"none of the inputs is {_KINDS[deployed.modality]}")
     return predictions
@@ -433,17 +491,19 @@ def logits_of(
 
 
 def _run_all(deployed: DeployedModel, samples: Sequence[Sample], threads: int) -> Iterator[_Outcome]:
-    decode = deployed.decode
+    decode, read = deployed.decode, Reader()
 
     def run(sample: Sample) -> _Outcome:
         digest = ""
         try:
-            content = sample.read()
-            digest = content_digest(content).hex()
-            answer, logits = deployed(decode(content))
+            content, known_by = read(sample)
+            digest = known_by.hex()
+            decoded = decode(content, sample.span)
+            answer, logits = deployed(decoded)
         except DataError as error:
             return _Outcome(None, None, digest, str(error))
-        return _Outcome(answer, logits, digest, "")
+        silent = decode.audio is not None and is_silent(middle(decoded[AUDIO], decode.audio.samples))
+        return _Outcome(answer, logits, digest, "", silent)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -29,10 +29,11 @@ import numpy as np
 
 from edgetl import runtime
 from edgetl.artifacts import BACKBONE, PREPROCESS, TOKENIZER, Artifacts, TensorSpec
-from edgetl.data import Sample, Samples, content_digest
+from edgetl.data import Sample, Samples
 from edgetl.data.augment import Views
-from edgetl.data.decode import open_decoder
+from edgetl.data.decode import Decoder, open_decoder
 from edgetl.data.depth import FULL_RANGE, PixelRange
+from edgetl.data.sample import Reader
 from edgetl.errors import DataError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore
 from edgetl.providers import Provider, open_placed
@@ -112,6 +113,13 @@ def default_cache_directory() -> Path:
         return Path(configured)
     base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "edgetl" / "features"
+
+
+def decoder_of(artifacts: Artifacts, pixel_range: PixelRange | None = None) -> Decoder:
+    """Return how the samples of a prepared directory are decoded; `pixel_range` as in `extract_features`."""
+    manifest = artifacts.manifest
+    tokenizer = artifacts.file(TOKENIZER).read_text(encoding="utf-8") if manifest.text is not None else ""
+    return open_decoder(manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer, pixel_range)
 
 
 def extract_features(
@@ -397,13 +405,11 @@ class _Extractor:
         manifest = artifacts.manifest
         self._store = store
         self._views = views
+        self._read = Reader()
         self._specs = source.specs
         self._names = [spec.name for spec in manifest.features]
         self._inputs = [spec.name for spec in manifest.inputs]
-        tokenizer = artifacts.file(TOKENIZER).read_text(encoding="utf-8") if manifest.text is not None else ""
-        self._decode = open_decoder(
-            manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer, source.pixel_range
-        )
+        self._decode = decoder_of(artifacts, source.pixel_range)
         self._preprocess = open_placed(artifacts.file(PREPROCESS), Provider(), threads=1, what="the preprocessing")
         self._backbone = None
         if artifacts.has_backbone:
@@ -418,13 +424,12 @@ class _Extractor:
     def __call__(self, item: tuple[Sample, int | None]) -> _Extracted | Rejected:
         sample, number = item
         try:
-            content = sample.read()
-            digest = content_digest(content)
+            content, digest = self._read(sample)
             if self._views is not None and number is not None:
                 digest = self._views.digest(digest, number)
             if self._store.row(digest) is not None:
                 return _Extracted(digest, None)
-            decoded = self._decode(content)
+            decoded = self._decode(content, sample.span)
             if self._views is not None:
                 decoded = self._views.make(decoded, digest)
         except DataError as error:

@@ -213,11 +213,13 @@ def prove(job: Job, parameters: Mapping[str, NDArray[np.float32]]) -> Validation
     """Return the engine's logits with the best weights, for deploy() to compare the deployed file with."""
     rows = job.val_rows if len(job.val_rows) else job.train_rows[: defaults.PROOF_SAMPLES]
     _, logits = _evaluate(job, job.open_engine(initial=parameters), rows)
+    samples = [job.features.samples[row] for row in rows]
     return Validation(
-        paths=tuple(job.features.samples[row].place for row in rows),
+        paths=tuple(sample.place for sample in samples),
         digests=tuple(job.features.digest(row) for row in rows),
         labels=job.labels[rows],
         logits=logits,
+        spans=tuple(sample.span for sample in samples if sample.span is not None),
     )
 
 

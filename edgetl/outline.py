@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from edgetl.runs import RunSummary
 
 
+def prediction(item: Prediction) -> str:
+    """A prediction on one line: the input, the window's time, and what it is."""
+    where = "" if item.start is None or item.end is None else f" {item.start:.2f} to {item.end:.2f} s"
+    return f"{item.input}{where}: {told(item)}{' (silent)' if item.silent else ''}"
+
+
 def told(item: Prediction) -> str:
     """A prediction for people: numbers, or classes with their probabilities; a mark on labels that it gives."""
     if item.values:

@@ -49,7 +49,8 @@ def calibration(
     found = 0
     for index in np.random.default_rng(seed).permutation(len(samples)):
         try:
-            decoded = decode(samples[int(index)].read())
+            sample = samples[int(index)]
+            decoded = decode(sample.read(), sample.span)
         except DataError:
             continue
         yield dict(zip(names, session.run(list(names), decoded), strict=True))

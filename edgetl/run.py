@@ -65,6 +65,7 @@ class RunArgs:
         labels: names of the outputs.
         input_columns: of a table of numbers, which ones it took.
         label_columns: as they were given.
+        window, hop: of windows of recordings, in seconds, as they were given; both None for whole recordings.
         target_mean, target_std: of the training data's numbers; see `edgetl.targets.TargetEncoder`.
         pixel_range: the values that become black and white, of pictures of more than 8 bits
             (`edgetl.data.depth`); None if there were none.
@@ -99,6 +100,8 @@ class RunArgs:
     provider_options: dict[str, str] = field(default_factory=dict)
     input_columns: tuple[str, ...] = ()
     label_columns: tuple[str, ...] = ()
+    window: float | None = None
+    hop: float | None = None
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
     task: str = "classification"
@@ -155,12 +158,14 @@ class Validation:
         digests: their content hashes.
         labels: `[N]` int64 for classification, `[N, K]` float64 for other tasks.
         logits: `[N, K]` float32; of regression, of the standardised numbers.
+        spans: of windows of recordings, start and end of each in samples at the network's rate; else empty.
     """
 
     paths: tuple[str, ...]
     digests: tuple[str, ...]
     labels: NDArray[Any]
     logits: NDArray[np.float32]
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -323,7 +328,9 @@ class Run:
 
     def write_validation(self, validation: Validation) -> None:
         """Write `validation.npz`, which names the best weights that there are now."""
-        names = json.dumps({"paths": validation.paths, "digests": validation.digests}).encode()
+        names = json.dumps(
+            {"paths": validation.paths, "digests": validation.digests, "spans": validation.spans}
+        ).encode()
         _write_npz(
             self.path / VALIDATION,
             {
@@ -365,7 +372,10 @@ class Run:
         arrays = _read_npz(file)
         try:
             names = json.loads(arrays["files"].tobytes())
-            return Validation(tuple(names["paths"]), tuple(names["digests"]), arrays["labels"], arrays["logits"])
+            spans = tuple((int(start), int(stop)) for start, stop in names.get("spans", ()))
+            if len(spans) not in (0, len(names["paths"])):
+                raise ValueError("its spans are not as many as its paths")
+            return Validation(tuple(names["paths"]), tuple(names["digests"]), arrays["labels"], arrays["logits"], spans)
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
 

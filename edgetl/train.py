@@ -19,9 +19,10 @@ from edgetl.data import Dataset, open_training, split_stratified, strata, wanted
 from edgetl.data.augment import Views
 from edgetl.data.decode import IMAGE
 from edgetl.data.depth import check_pixel_range, find_pixel_range
+from edgetl.data.survey import survey, windows_of
 from edgetl.errors import DataError, OutOfMemoryError
 from edgetl.events import Note, OnEvent, Stage, ignore
-from edgetl.features import FeatureSet, Rejected, extract_features, extract_views
+from edgetl.features import FeatureSet, Rejected, decoder_of, extract_features, extract_views
 from edgetl.figures import FIGURES, best_epoch
 from edgetl.loop import Job, find_learning_rate, initial_head, prove, train
 from edgetl.machine import this_machine
@@ -87,6 +88,8 @@ def finetune(
     val_fraction: float = defaults.VAL_FRACTION,
     input_column: Sequence[str] = (),
     label_column: Sequence[str] = (),
+    window: float | None = None,
+    hop: float | None = None,
     epochs: int = defaults.EPOCHS,
     batch_size: int | None = None,
     lr: float | None = defaults.LEARNING_RATE,
@@ -131,6 +134,10 @@ def finetune(
             training samples, stratified and seeded.
         input_column, label_column: of a table, where they have other names than usual; several for
             arrays, and for several labels or numbers.
+        window, hop: of recordings, the length in seconds of the windows that are samples, and the time from
+            one to the next; either may be left out (`edgetl.data.survey.windows_of`). Without both, a longer
+            recording is one sample: its middle. Windows of one recording all train or all validate, and
+            silent ones are left out where others are not.
         epochs: 0 gives what `init` gives.
         lr: the largest learning rate of the schedule; None tries several on the training data and takes
             the best (`edgetl.rate`).
@@ -181,6 +188,7 @@ def finetune(
     prepared = load_artifacts(Path(artifacts))
     manifest = prepared.manifest
     check_task(given, manifest.task)
+    cut = windows_of(manifest.audio, window, hop)
     found, largest = fit(found, prepared, micro_batch)
     wanted = wanted_by(manifest, manifest.labels, input_column, label_column)
     train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted)
@@ -195,9 +203,10 @@ def finetune(
     values = None if pixel_range is None else check_pixel_range(pixel_range)
     if values is None and manifest.modality == IMAGE:
         values = find_pixel_range(train_set.samples, threads=found.threads, on_event=on_event)
+    surveyed = survey(everything, decoder_of(prepared), cut, threads=found.threads, on_event=on_event)
     features = extract_features(
         prepared,
-        everything,
+        surveyed.samples,
         cache=Path(cache) if cache else None,
         threads=found.threads,
         provider=found.provider,
@@ -207,7 +216,8 @@ def finetune(
     )
     _report_rejected(features.rejected, on_event)
     labels = _labels(manifest.task, features)
-    train_rows, val_rows = _divide(features, labels, manifest.task, train_set, val_set, val_fraction, seed)
+    origins = surveyed.origins[features.positions]
+    train_rows, val_rows = _divide(origins, labels, manifest.task, train_set, val_set, val_fraction, seed)
     if augment is not None:
         on_event(Stage(f"{views} views of each"))
         features = extract_views(features, train_rows, Views(augment, views, seed, flip), on_event)
@@ -254,6 +264,8 @@ def finetune(
         pixel_range=values,
         input_columns=train_set.input_columns or tuple(input_column),
         label_columns=tuple(label_column),
+        window=window,
+        hop=hop,
         target_mean=mean,
         target_std=std,
         task=manifest.task,
@@ -335,7 +347,7 @@ def _labels(task: str, features: FeatureSet) -> NDArray[Any]:
 
 
 def _divide(
-    features: FeatureSet,
+    origins: NDArray[np.int64],
     labels: NDArray[Any],
     task: str,
     train_set: Dataset,
@@ -343,8 +355,12 @@ def _divide(
     val_fraction: float,
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the usable samples that train and of those that validate."""
-    trains = features.positions < len(train_set.samples)
+    """Indices of the usable samples that train and of those that validate; windows of one recording stay together.
+
+    Args:
+        origins: of each usable sample, the index of the training or validation data's sample that it is part of.
+    """
+    trains = origins < len(train_set.samples)
     candidates, others = np.flatnonzero(trains), np.flatnonzero(~trains)
     left = set(labels[candidates].tolist()) if task == "classification" else {0} if len(candidates) else set()
     names = train_set.labels if task == "classification" else ("training",)
@@ -357,8 +373,10 @@ def _divide(
         if len(others) == 0:
             raise DataError(f"no usable sample is left in {val_set.root}: replace those named above")
         return candidates, others
-    train, val = split_stratified(strata(task, labels[candidates]), val_fraction, seed)
-    return candidates[train], candidates[val]
+    _, first, whole = np.unique(origins[candidates], return_index=True, return_inverse=True)
+    _, val = split_stratified(strata(task, labels[candidates[first]]), val_fraction, seed)
+    validates = np.isin(whole, val)
+    return candidates[~validates], candidates[validates]
 
 
 def _report_duplicates(

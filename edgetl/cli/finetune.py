@@ -18,6 +18,7 @@ from edgetl.cli.options import (
     numbers,
     provider_options,
     threads_option,
+    window_options,
 )
 from edgetl.cli.reporting import finish, how_to_resume, reporting
 from edgetl.figures import figure, metrics_of
@@ -135,6 +136,7 @@ from edgetl.figures import figure, metrics_of
 )
 @label_option
 @input_option
+@window_options
 @provider_options
 @click.option(
     "--cache", type=click.Path(), metavar="DIR", help="Where features are kept.  [default: the user's cache folder]"

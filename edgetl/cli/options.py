@@ -60,6 +60,31 @@ memory_option = click.option(
     "[default: the device's]",
 )
 
+
+def window_options(command: F) -> F:
+    """Add `--window` and `--hop` to a command."""
+    for option in reversed(
+        (
+            click.option(
+                "--window",
+                type=click.FloatRange(min=0, min_open=True),
+                metavar="SECONDS",
+                help="Cut recordings into windows of this length, each of which is a sample.  "
+                "[default: what the network hears, if --hop is given; else whole recordings, of which the middle is "
+                "heard]",
+            ),
+            click.option(
+                "--hop",
+                type=click.FloatRange(min=0, min_open=True),
+                metavar="SECONDS",
+                help="Time from the start of a window to the start of the next.  [default: --window]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 label_option = column_option("label", "the labels or numbers to learn")
 input_option = column_option("input", "paths, texts or numbers")
 

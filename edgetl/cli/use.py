@@ -13,6 +13,7 @@ from edgetl.cli.options import (
     label_option,
     provider_options,
     threads_option,
+    window_options,
 )
 from edgetl.cli.reporting import finish, reporting
 from edgetl.figures import figure
@@ -23,6 +24,7 @@ from edgetl.figures import figure
 @click.argument("data", type=click.Path())
 @label_option
 @input_option
+@window_options
 @provider_options
 @threads_option
 @json_option
@@ -55,6 +57,7 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
     "--top", type=click.IntRange(min=1), default=defaults.TOP, show_default=True, help="Classes to show per sample."
 )
 @input_option
+@window_options
 @provider_options
 @threads_option
 @json_option
@@ -65,9 +68,7 @@ def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) 
         from edgetl import outline
 
         results = edgetl.predict(model, inputs, on_event=display, **options)
-    finish(
-        as_json, {"model": model, "predictions": results}, *(f"{item.input}: {outline.told(item)}" for item in results)
-    )
+    finish(as_json, {"model": model, "predictions": results}, *map(outline.prediction, results))
 
 
 @click.command()

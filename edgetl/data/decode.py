@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing
-from edgetl.data.audio import read_wav
+from edgetl.data.audio import open_wav, read_wav
 from edgetl.data.depth import PixelRange
 from edgetl.data.images import read_rgb
 from edgetl.data.text import Tokenize
@@ -26,8 +27,46 @@ ARRAY = "array"
 TEXT = "text"
 """The modality whose inputs are those of `TextPreprocessing`."""
 
-Decoder = Callable[[bytes], dict[str, "NDArray[Any]"]]
-"""From a sample's content to the inputs of `preprocess.onnx`; raises DataError without the sample's name."""
+Span = tuple[int, int]
+"""Start and end of a part of a recording, in samples at the network's rate."""
+
+
+SECONDS = "s"
+TOKENS = "tokens"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How long a sample is, and how much of it the network takes, in seconds or tokens.
+
+    Attributes:
+        misdeclared: how a recording's length differs from what its header declares; else empty.
+    """
+
+    length: float
+    limit: float
+    unit: str
+    misdeclared: str = ""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """From a sample's content to the inputs of `preprocess.onnx`; raises DataError without the sample's name.
+
+    Attributes:
+        extent: of a sample that may be longer than what the network takes; None where there are none.
+        audio: of recordings, which can be decoded in parts.
+    """
+
+    whole: Callable[[bytes], dict[str, NDArray[Any]]]
+    extent: Callable[[bytes], Extent] | None = None
+    audio: AudioPreprocessing | None = None
+
+    def __call__(self, content: bytes, span: Span | None = None) -> dict[str, NDArray[Any]]:
+        """Return the inputs for a sample, or for a part of a recording."""
+        if span is None or self.audio is None:
+            return self.whole(content)
+        return {AUDIO: open_wav(content).read(self.audio.sample_rate, *span)}
 
 
 def open_decoder(
@@ -49,13 +88,14 @@ def open_decoder(
         DataError: this edgetl does not know the modality, or a library is missing.
     """
     if modality == IMAGE:
-        return partial(_image, pixel_range)
+        return Decoder(partial(_image, pixel_range))
     if modality == AUDIO and audio is not None:
-        return partial(_audio, audio.sample_rate)
+        return Decoder(partial(_audio, audio.sample_rate), partial(_audio_extent, audio), audio)
     if modality == ARRAY:
-        return partial(_array, inputs[0].shape)
+        return Decoder(partial(_array, inputs[0].shape))
     if modality == TEXT and text is not None:
-        return Tokenize(text, tokenizer)
+        tokenize = Tokenize(text, tokenizer)
+        return Decoder(tokenize, lambda content: Extent(tokenize.count(content), text.max_length, TOKENS))
     raise DataError(f"this edgetl does not read samples of the modality {modality!r}: update it")
 
 
@@ -65,6 +105,14 @@ def _image(pixel_range: PixelRange | None, content: bytes) -> dict[str, NDArray[
 
 def _audio(sample_rate: int, content: bytes) -> dict[str, NDArray[Any]]:
     return {AUDIO: read_wav(content, sample_rate)}
+
+
+def _audio_extent(audio: AudioPreprocessing, content: bytes) -> Extent:
+    recording = open_wav(content)
+    misdeclared = ""
+    if recording.declared is not None:
+        misdeclared = f"holds {recording.count} samples where its header declares {recording.declared or 'no number'}"
+    return Extent(recording.count / recording.rate, audio.samples / audio.sample_rate, SECONDS, misdeclared)
 
 
 def _array(shape: tuple[int, ...], content: bytes) -> dict[str, NDArray[Any]]:

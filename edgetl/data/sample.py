@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import struct
+import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import numpy as np
 
 from edgetl import defaults
 from edgetl.artifacts import Manifest
+from edgetl.data.images import content_digest
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,11 +43,13 @@ class Sample:
         name: what messages and reports call it: the path of a file, or `table.csv line 12`.
         label: see `Label`.
         source: a file, a text, or a row of an array.
+        span: of a recording, the part that is the sample: its start and end in samples at the network's rate.
     """
 
     name: str
     label: Label
     source: Path | str | Row
+    span: tuple[int, int] | None = None
 
     @property
     def path(self) -> Path | None:
@@ -80,6 +85,30 @@ class Sample:
         # what float32 cannot hold becomes infinite, and is refused as such
         with np.errstate(over="ignore", invalid="ignore"):
             return np.ascontiguousarray(self.source.array[self.source.index], dtype="<f4").tobytes()
+
+
+class Reader(threading.local):
+    """Reads samples; each thread reads a recording once for windows of it that follow each other."""
+
+    _last: tuple[Path | str | Row, bytes, bytes] | None = None
+
+    def __call__(self, sample: Sample) -> tuple[bytes, bytes]:
+        """Return the content of a sample, for a window that of the whole recording, and the sample's digest.
+
+        The digest is the 16 bytes by which the sample is known: the hash of its content, for a window also of where
+        it lies.
+
+        Raises:
+            DataError: it cannot be read; the message does not name the sample.
+        """
+        if sample.span is None:
+            content = sample.read()
+            return content, content_digest(content)
+        if self._last is None or self._last[0] != sample.source:
+            content = sample.read()
+            self._last = sample.source, content, content_digest(content)
+        _, content, digest = self._last
+        return content, content_digest(digest + struct.pack("<qq", *sample.span))
 
 
 class Samples(Sequence[Sample]):

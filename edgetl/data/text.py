@@ -43,6 +43,30 @@ class Tokenize:
         Raises:
             DataError: it is not UTF-8, holds nothing, or the tokenizer is damaged; the message does not name the text.
         """
+        found = self._encoded(content)
+        if not 0 < len(found.ids) <= self._text.max_length:
+            raise DataError(f"becomes {len(found.ids)} tokens, where 1 to {self._text.max_length} were expected")
+        columns = {"input_ids": (found.ids, self._text.pad_id), "attention_mask": ([1] * len(found.ids), 0)}
+        if self._text.token_type_ids:
+            columns["token_type_ids"] = (found.type_ids, 0)
+        return {name: self._filled(*column) for name, column in columns.items()}
+
+    def count(self, content: bytes) -> int:
+        """Return how many tokens a text becomes, with those that are cut off; an upper bound where it surely fits.
+
+        Raises:
+            DataError: as when it is called.
+        """
+        most: int = len(content) + self._tokenizer.num_special_tokens_to_add(False)  # a token has a byte at least
+        if most <= self._text.max_length:
+            return most
+        found = self._encoded(content)
+        count: int = len(found.ids)
+        for rest in found.overflowing:
+            count += len(rest.ids) - sum(rest.special_tokens_mask)
+        return count
+
+    def _encoded(self, content: bytes) -> Any:
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -50,15 +74,9 @@ class Tokenize:
         if not text.strip():
             raise DataError("holds no text")
         try:
-            found = self._tokenizer.encode(text)
+            return self._tokenizer.encode(text)
         except BaseException as error:
             raise DataError(f"cannot be cut into tokens ({reason(error)})") from None
-        if not 0 < len(found.ids) <= self._text.max_length:
-            raise DataError(f"becomes {len(found.ids)} tokens, where 1 to {self._text.max_length} were expected")
-        columns = {"input_ids": (found.ids, self._text.pad_id), "attention_mask": ([1] * len(found.ids), 0)}
-        if self._text.token_type_ids:
-            columns["token_type_ids"] = (found.type_ids, 0)
-        return {name: self._filled(*column) for name, column in columns.items()}
 
     def _filled(self, values: list[int], filling: int) -> NDArray[Any]:
         if self._text.padding == "fixed":

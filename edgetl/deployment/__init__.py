@@ -15,7 +15,6 @@ from edgetl import defaults, runtime, storage
 from edgetl.artifacts import PREPROCESS, TOKENIZER, Artifacts, load_artifacts
 from edgetl.choices import FORMATS, INPUTS, PRECISIONS, check_choice, check_range
 from edgetl.data import Dataset, Sample, open_training, wanted_by
-from edgetl.data.decode import open_decoder
 from edgetl.deployed import DeployedModel
 from edgetl.deployed import logits_of as deployed_logits
 from edgetl.deployment.compose import Feeds, Form, compose, describe
@@ -23,6 +22,7 @@ from edgetl.deployment.ort_format import to_ort
 from edgetl.deployment.proof import proof_of
 from edgetl.errors import DataError, DeployError, RunError, one_sentence
 from edgetl.events import OnEvent, Stage, ignore
+from edgetl.features import decoder_of
 from edgetl.figures import FIGURES, called, shown
 from edgetl.run import BEST, Run, RunArgs, Validation
 from edgetl.seal import seal_model
@@ -193,10 +193,7 @@ def _calibration(prepared: Artifacts, args: RunArgs, validation: Validation) -> 
     manifest = prepared.manifest
     (train, _), held_out = _opened(prepared, args, "quantised"), set(validation.paths)
     samples = [sample for sample in train.samples if sample.place not in held_out] or list(train.samples)
-    tokenizer = prepared.file(TOKENIZER).read_text(encoding="utf-8") if manifest.text is not None else ""
-    decode = open_decoder(
-        manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer, args.pixel_range
-    )
+    decode = decoder_of(prepared, args.pixel_range)
     names = [spec.name for spec in manifest.inputs]
     return calibration(samples, decode, prepared.file(PREPROCESS), names, seed=args.seed)
 
@@ -213,7 +210,8 @@ def _validation_samples(prepared: Artifacts, args: RunArgs, validation: Validati
     """Find the samples again: files where they lay, others by their names in the run's data."""
     manifest = prepared.manifest
     if manifest.modality in ("image", "audio"):
-        return [Sample(path, None, Path(path)) for path in validation.paths]
+        spans = validation.spans or (None,) * len(validation.paths)
+        return [Sample(path, None, Path(path), span) for path, span in zip(validation.paths, spans, strict=True)]
     opened = _opened(prepared, args, "verified")
     by_place = {sample.place: sample for dataset in opened if dataset is not None for sample in dataset.samples}
     if gone := [place for place in validation.paths if place not in by_place]:

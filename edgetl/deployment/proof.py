@@ -12,11 +12,13 @@ import numpy as np
 
 from edgetl import defaults
 from edgetl.artifacts import Artifacts
-from edgetl.data import Samples, content_digest, open_training, wanted_by
+from edgetl.data import Samples, open_training, wanted_by
+from edgetl.data.sample import Reader
+from edgetl.data.survey import survey, windows_of
 from edgetl.engines import resolve_engine
 from edgetl.errors import DataError, DeployError, EngineError, RunError
-from edgetl.events import Note, OnEvent, Stage
-from edgetl.features import extract_features
+from edgetl.events import Note, OnEvent, Stage, ignore
+from edgetl.features import decoder_of, extract_features
 from edgetl.loop import Job, prove
 from edgetl.providers import Provider
 from edgetl.run import LAST, Run, RunArgs, UsedSample, Validation
@@ -69,6 +71,8 @@ def _job(run: Run, args: RunArgs, prepared: Artifacts, threads: int, on_event: O
     except DataError as error:
         raise DeployError(f"the file cannot be verified, because the run's data cannot be read: {error}") from None
     everything = opened[0].samples + opened[1].samples if opened[1] else opened[0].samples
+    if (cut := windows_of(prepared.manifest.audio, args.window, args.hop)) is not None:
+        everything = survey(everything, decoder_of(prepared), cut, threads=threads, on_event=ignore).samples
     used = [sample for sample in run.read_samples() if sample.part == "val"]
     used = used or list(islice(run.read_samples(), defaults.PROOF_SAMPLES))
     features = extract_features(
@@ -107,11 +111,12 @@ def _find(samples: Samples, used: Sequence[UsedSample]) -> NDArray[np.int64]:
         if (places := by_end.get(PurePath(sample.name).name)) is not None:
             places.append(index)
     digests: dict[int, str] = {}
+    read = Reader()
 
     def digest(index: int) -> str:
         if index not in digests:
             try:
-                digests[index] = content_digest(samples[index].read()).hex()
+                digests[index] = read(samples[index])[1].hex()
             except DataError:
                 digests[index] = ""
         return digests[index]

@@ -116,6 +116,8 @@ class Findings:
     @property
     def things(self) -> str:
         """What the samples are called."""
+        if self.args.window is not None or self.args.hop is not None:
+            return "windows"
         return {"image": "pictures", "audio": "recordings", "text": "texts"}.get(self.args.modality, "samples")
 
 
@@ -179,13 +181,15 @@ def measure(run: Run, classes: int) -> Measured:
     probabilities = odds / odds.sum(axis=1, keepdims=True)
     wrong = np.flatnonzero(predicted != truth)
     given = probabilities[wrong, truth[wrong]]
+    # the names of windows have their times
+    names = {sample.digest: sample.name for sample in run.read_samples()} if validation.spans else {}
     return Measured(
         matrix=matrix,
         summary=metrics.classification(matrix),
         confusions=_confusions(matrix),
         mistakes=tuple(
             Mistake(
-                path=validation.paths[row],
+                path=names.get(validation.digests[row], validation.paths[row]),
                 digest=validation.digests[row],
                 truth=int(truth[row]),
                 predicted=int(predicted[row]),

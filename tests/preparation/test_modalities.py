@@ -254,6 +254,89 @@ def test_recordings_end_to_end(source: Path, tmp_path: Path) -> None:
     assert [item.label for item in predict(tmp_path / "model.onnx", [table])] == ["low", "high"]
 
 
+def write_long_sounds(root: Path) -> Path:
+    """A second of each class's tone in every recording of three to five, at another place each; noise elsewhere."""
+    rng = np.random.default_rng(0)
+    for name, hertz in (("high", 2200.0), ("low", 300.0)):
+        (root / name).mkdir(parents=True)
+        for number in range(5):
+            values = 0.02 * rng.standard_normal(8000 * (3 + number % 3))
+            start = 4000 * (number % 4)
+            values[start : start + 8000] += tone(8000, hertz * (1 + 0.02 * number), 8000)
+            (root / name / f"{number}.wav").write_bytes(wav(np.clip(values, -1, 1), 2, 8000))
+    return root
+
+
+def test_windows_of_long_recordings(source: Path, tmp_path: Path) -> None:
+    data = write_long_sounds(tmp_path / "long")
+    fields = {"sample_rate": 8000, "seconds": 1.0, "n_fft": 256, "hop_length": 128, "mels": 24}
+    prepare(f"{source}:sounds", out=tmp_path / "art", labels_from=data, modality="audio", audio=fields)
+    events: list[Event] = []
+    whole = finetune(tmp_path / "art", data, out=tmp_path / "whole", epochs=1, on_event=events.append)
+    assert (whole.train_samples, whole.val_samples) == (8, 2)
+    assert any("10 of 10 recordings last longer than the 1 s" in e.text for e in events if isinstance(e, Note))
+
+    options: dict[str, Any] = {"hop": 0.5, "epochs": 4, "lr": 1e-2, "class_weights": "balanced"}
+    result = finetune(tmp_path / "art", data, out=tmp_path / "run", **options)
+    # of 3, 4 and 5 seconds: 5, 7 and 9 windows, each of its own features
+    assert result.train_samples + result.val_samples == result.features_computed == 2 * (5 + 7 + 9 + 5 + 7)
+    assert result.duplicates == 0
+    used = list(Run(tmp_path / "run").read_samples())
+    parts = {part: {sample.name.split(",")[0] for sample in used if sample.part == part} for part in ("train", "val")}
+    assert (len(parts["train"]), len(parts["val"])) == (8, 2)
+    assert not parts["train"] & parts["val"]
+    assert all(sample.name.endswith(" s") for sample in used)
+    assert (tmp_path / "run" / "report.html").read_text().count("validation windows")
+
+    finetune(tmp_path / "art", data, out=tmp_path / "resumed", **{**options, "epochs": 2}, **PLAIN)
+    again = finetune(tmp_path / "art", data, out=tmp_path / "resumed", resume=True, **options, **PLAIN)
+    assert (again.features_computed, again.features_reused) == (0, 66)
+    finetune(tmp_path / "art", data, out=tmp_path / "straight", **options, **PLAIN)
+    first, second = (Run(tmp_path / name).read_checkpoint(BEST) for name in ("resumed", "straight"))
+    assert first is not None
+    assert second is not None
+    for name, values in first.parameters.items():
+        np.testing.assert_array_equal(values, second.parameters[name])
+    with pytest.raises(RunError, match=r"hop was 0\.5 and is now 1"):
+        finetune(tmp_path / "art", data, out=tmp_path / "resumed", resume=True, **{**options, "hop": 1.0}, **PLAIN)
+
+    deployed = deploy(tmp_path / "run", out=tmp_path / "model.onnx")
+    assert deployed.verified_samples == result.val_samples
+    # what a run that is not finished lacks is computed anew, for the same windows
+    for name in ("metrics.json", "validation.npz"):
+        (tmp_path / "run" / name).unlink()
+    unfinished = deploy(tmp_path / "run", out=tmp_path / "again.onnx")
+    assert (unfinished.verified_samples, unfinished.figures) == (result.val_samples, deployed.figures)
+    assert evaluate(tmp_path / "model.onnx", data, hop=0.5).samples == 66
+    path = data / "low" / "3.wav"
+    found = predict(tmp_path / "model.onnx", [path], hop=0.5)
+    assert [(item.start, item.end) for item in found] == [(0.5 * i, 0.5 * i + 1) for i in range(5)]
+    assert {item.input for item in found} == {str(path)}
+    (middle,) = predict(tmp_path / "model.onnx", [path])
+    assert (middle.start, middle.end, middle.silent) == (None, None, False)
+    assert middle.top == found[2].top  # of three seconds, from the first to the second
+    model = DeployedModel(tmp_path / "model.onnx")
+    slid = list(model.slide(model.decode(path.read_bytes())["audio"], hop=0.5))
+    assert [answer.max() for _, _, answer, _ in slid] == [item.probability for item in found]
+    assert [(start, end) for start, end, _, _ in slid] == [(item.start, item.end) for item in found]
+    with pytest.raises(DataError, match=r"--window of at most 1"):
+        predict(tmp_path / "model.onnx", [path], window=1.5)
+
+
+def test_silence_is_told(source: Path, tmp_path: Path) -> None:
+    data = write_long_sounds(tmp_path / "long")
+    fields = {"sample_rate": 8000, "seconds": 1.0, "n_fft": 256, "hop_length": 128, "mels": 24}
+    prepare(f"{source}:sounds", out=tmp_path / "art", labels_from=data, modality="audio", audio=fields)
+    finetune(tmp_path / "art", data, out=tmp_path / "run", epochs=1)
+    deploy(tmp_path / "run", out=tmp_path / "model.onnx")
+    quiet = np.concatenate([tone(8000, 300.0, 8000), np.zeros(16000), tone(8000, 300.0, 8000)])
+    (tmp_path / "quiet.wav").write_bytes(wav(quiet, 2, 8000))
+    (whole,) = predict(tmp_path / "model.onnx", [tmp_path / "quiet.wav"])
+    assert whole.silent
+    found = predict(tmp_path / "model.onnx", [tmp_path / "quiet.wav"], window=1.0)
+    assert [item.silent for item in found] == [False, True, True, False]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
