@@ -10,8 +10,8 @@ from textwrap import shorten
 
 from edgetl.data import arrays, table
 from edgetl.data.folder import Split, files_of, find_split, open_folder, split_stratified, strata
-from edgetl.data.images import content_digest, read_rgb
-from edgetl.data.sample import Dataset, Label, Sample, Samples, Wanted, wanted_by
+from edgetl.data.images import read_rgb
+from edgetl.data.sample import Dataset, Label, Sample, Samples, Wanted, content_digest, wanted_by
 from edgetl.errors import DataError
 
 _FILES = {*table.SUFFIXES, *arrays.SUFFIXES, ".txt"}

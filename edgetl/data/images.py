@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 _ORIENTATION = 0x0112  # the EXIF tag
 _NEARLY_WHITE = 240
 _MOST = 0.9
-
-
-def content_digest(data: bytes) -> bytes:
-    """Return the 16 bytes by which a file's content is known, whatever its name: its BLAKE2b."""
-    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def read_rgb(data: bytes, *, at_least: int | None = None, pixel_range: PixelRange | None = None) -> NDArray[np.uint8]:
