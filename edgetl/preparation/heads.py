@@ -1,27 +1,58 @@
 """Find the classifier in a graph and put one with another number of classes in its place.
 
-From the output backwards, what does not change which class wins is passed over (Softmax, Flatten,
-Dropout …). The linear layer behind it is the classifier: Gemm, MatMul with or without Add, or a
-convolution with a 1×1 kernel. Pooling after it is kept (SqueezeNet pools scores), and so is the
-average of two classifiers (distilled DeiT), both of which are replaced.
+Backwards from an output, what computes scores or labels from scores alone is passed over: activations,
+Softmax, scaling, views, pooling over positions, decisions such as ArgMax. The linear layers behind it
+are the classifier: Gemm, MatMul, or a convolution whose kernel has one position or covers the map.
+
+The new head is one linear layer at the end of the graph. What was passed over is left out, because it
+may let no gradient through where a new head starts: ReLU at zero, the product of two scores that are
+zero. Positions that were pooled behind the old layer (SqueezeNet pools scores) are pooled before the
+new one: the mean of linear scores is the score of the mean. Several layers whose scores are combined
+(distilled DeiT) become one that reads the features of all.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from edgetl.artifacts import BATCH_LOGITS, Head
 from edgetl.errors import ModelError
-from edgetl.graphs import prune
-from edgetl.preparation.graph import GraphIndex
+from edgetl.graphs import make_model, node_inputs, prune
+from edgetl.preparation.graph import GraphIndex, graph_inputs
+from edgetl.preparation.run import draw, run_graph
 
-_PASSED_OVER = {"Softmax", "LogSoftmax", "Identity", "Flatten", "Reshape", "Squeeze", "Dropout", "Cast"}
-_KEPT = {"Relu", "GlobalAveragePool", "AveragePool", "ReduceMean"}
-_COMBINING = {"Add", "Sum", "Mean", "Mul", "Div"}
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# fmt: off
+_ELEMENTWISE = {
+    "Abs", "Add", "BatchNormalization", "Cast", "CastLike", "Celu", "Clip", "DequantizeLinear", "Div", "Dropout", "Elu",
+    "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Mean", "Min", "Mish",
+    "Mul", "Neg", "PRelu", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Selu", "Shrink", "Sigmoid", "Softplus",
+    "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Where",
+}
+_ACROSS_CLASSES = {"LogSoftmax", "Softmax"}
+_VIEWS = {"Concat", "Flatten", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+_MEANS = {"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"}
+_MAXIMA = {"GlobalMaxPool", "MaxPool", "ReduceLogSumExp", "ReduceMax"}
+_DECISIONS = {
+    "And", "ArgMax", "ArgMin", "Ceil", "Compress", "Equal", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "Less",
+    "LessOrEqual", "NonZero", "Not", "OneHot", "Or", "Round", "Sign", "TopK", "Xor",
+    # of ai.onnx.ml: from indices to labels, from probabilities to dictionaries
+    "ArrayFeatureExtractor", "Binarizer", "CategoryMapper", "LabelEncoder", "Normalizer", "ZipMap",
+}
+# fmt: on
+_PASSED_OVER = _ELEMENTWISE | _ACROSS_CLASSES | _VIEWS | _MEANS | _MAXIMA | _DECISIONS
+_STANDARD = ("", "ai.onnx", "ai.onnx.ml")
+_SAME_CONTENT = {"Dropout", "Flatten", "Identity"}
+_MOST_LISTED = 6
 
 
 @dataclass(frozen=True)
@@ -34,24 +65,148 @@ class Network:
 
 
 @dataclass(frozen=True)
-class _Classifier:
-    """A linear layer.
+class _Way:
+    """What lies between a value and the linear layers that it is computed from.
 
     Attributes:
-        node: the Gemm, MatMul or Conv.
-        end: the value that holds its scores, bias included.
-        features: number of inputs of the layer.
-        stem: the new parameters are `{stem}.weight` and `{stem}.bias`.
-        rank: of its input; None if not known.
-        single: the input has one position only (not a map or a sequence of them).
+        layers: their nodes, in the graph's order; empty if something else is in the way.
+        passed: the operators in between.
+        decided: the values from which decisions in between are made.
+        blocked: what is in the way; None for an input of the graph.
     """
 
-    node: onnx.NodeProto
-    end: str
-    features: int
-    stem: str
-    rank: int | None
-    single: bool
+    layers: tuple[onnx.NodeProto, ...]
+    passed: frozenset[str]
+    decided: tuple[str, ...] = ()
+    blocked: onnx.NodeProto | None = None
+
+
+class _Reader(GraphIndex):
+    """Finds linear layers in a graph of any opset.
+
+    Attributes:
+        data: the values that the content of the inputs reaches, and not only their shape.
+    """
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        super().__init__(graph)
+        self.nodes = list(graph.node)
+        self.data = {value.name for value in graph.input} - self.initializers.keys()
+        for node in self.nodes:
+            if node.op_type not in ("Shape", "Size") and not self.data.isdisjoint(node_inputs(node)):
+                self.data.update(output for output in node.output if output)
+        self.layers = [node for node in self.nodes if self._is_linear(node)]
+
+    def behind(self, value: str) -> _Way:
+        """Go back from a value to the linear layers behind it."""
+        layers: set[str] = set()
+        passed: set[str] = set()
+        decided: dict[str, None] = {}
+        blocked: onnx.NodeProto | None = None
+        is_blocked = False
+        linear = {node.output[0] for node in self.layers}
+        seen: set[str] = set()
+        stack = [value]
+        while stack:
+            name = stack.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            node = self.producer.get(name)
+            if name in linear:
+                layers.add(name)
+            elif node is None or node.op_type not in _PASSED_OVER or node.domain not in _STANDARD:
+                blocked = node if not is_blocked else blocked
+                is_blocked = True
+            else:
+                inputs = [item for item in node_inputs(node) if item in self.data]
+                passed.add(node.op_type)
+                decided.update(dict.fromkeys(inputs if node.op_type in _DECISIONS else ()))
+                stack.extend(inputs)
+        if not is_blocked and len(layers) > 1 and ("Concat" in passed or self._feed_each_other(layers)):
+            is_blocked, blocked = True, self._joint(value)
+        ordered = tuple(node for node in self.layers if node.output[0] in layers)
+        return _Way(() if is_blocked else ordered, frozenset(passed), tuple(decided), blocked)
+
+    def ahead(self, layer: onnx.NodeProto) -> _Way:
+        """Go forward from a linear layer through what can be passed over."""
+        reached, passed = {layer.output[0]}, set()
+        for node in self.nodes:
+            if node.op_type in _PASSED_OVER and not reached.isdisjoint(node.input):
+                passed.add(node.op_type)
+                reached.update(node.output)
+        return _Way((layer,), frozenset(passed))
+
+    def feeds(self, earlier: Sequence[onnx.NodeProto], later: Sequence[onnx.NodeProto]) -> bool:
+        """Return whether one of the later layers is computed from an earlier one's scores."""
+        wanted = {node.output[0] for node in earlier}
+        stack = [node.input[0] for node in later]
+        seen: set[str] = set()
+        while stack:
+            name = stack.pop()
+            if name in wanted:
+                return True
+            if name not in seen and name in self.producer:
+                seen.add(name)
+                stack.extend(node_inputs(self.producer[name]))
+        return False
+
+    def weight(self, layer: onnx.NodeProto) -> str:
+        """Return the name of the initializer that a layer's weight is, or is computed from."""
+        name: str = layer.input[1]
+        while name not in self.initializers and (node := self.producer.get(name)) is not None and node.input:
+            name = node.input[0]
+        return name
+
+    def label(self, layer: onnx.NodeProto) -> str:
+        """Return what people call a layer: its module, or its node, or its weight."""
+        weight = self.weight(layer)
+        return weight.removesuffix(".weight") if weight.endswith(".weight") else layer.name or weight
+
+    def names(self, layer: onnx.NodeProto) -> set[str]:
+        """Return everything that may stand for a layer in `--head`."""
+        added = {
+            name
+            for node in self.nodes
+            if node.op_type == "Add" and layer.output[0] in node.input
+            for name in (*node.input, *node.output)
+        }
+        label = self.label(layer)
+        return {label, f"{label}.weight", self.weight(layer), layer.name, *layer.input[1:], *layer.output, *added} - {
+            ""
+        }
+
+    def _is_linear(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node is a linear layer with a weight of its own; a convolution if its kernel allows."""
+        if node.domain not in _STANDARD or node.op_type not in ("Gemm", "MatMul", "Conv") or len(node.input) < 2:
+            return False
+        if node.input[0] not in self.data or node.input[1] in self.data:
+            return False
+        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        weight = self.constant(node.input[1])
+        if node.op_type != "Conv":
+            return not attributes.get("transA", 0) and (weight is None or len(weight.dims) == 2)
+        if weight is None or attributes.get("group", 1) != 1:
+            return False
+        kernel = weight.dims[2:]
+        return all(size == 1 for size in kernel) or self._covers(node, kernel)
+
+    def _covers(self, node: onnx.NodeProto, kernel: Sequence[int]) -> bool:
+        """Return whether a kernel lies on its whole map at once, without padding."""
+        padded = any(item.name in ("pads", "auto_pad", "dilations") and _pads(item) for item in node.attribute)
+        shape = self.shape(node.input[0])
+        return not padded and shape is not None and list(shape[2:]) == list(kernel)
+
+    def _feed_each_other(self, layers: set[str]) -> bool:
+        found = [node for node in self.layers if node.output[0] in layers]
+        return any(self.feeds([item], [other]) for item in found for other in found if item is not other)
+
+    def _joint(self, value: str) -> onnx.NodeProto | None:
+        """Return the last node behind a value that combines several."""
+        node = self.producer.get(value)
+        while node is not None and sum(name in self.data for name in node.input) == 1:
+            node = self.producer.get(next(name for name in node.input if name in self.data))
+        return node
 
 
 def replace_head(
@@ -73,16 +228,21 @@ def replace_head(
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    index = GraphIndex(graph)
-    output, found = _find(graph, index, head)
-    names: list[str] = []
-    for classifier in found:
-        names.extend(_replace(graph, classifier, classes))
-    alone = len(found) == 1 and found[0].single
-    _end(graph, f"{found[0].end}/new" if alone else _follow(graph, index, output, found), classes)
+    reader = _Reader(graph)
+    way = _find(graph, reader, head)
+    features, size = _features(graph, reader, way, named=head is not None)
+    _set_outputs(graph, [onnx.ValueInfoProto(name=features)])
+    prune(graph)
     left = {tensor.name for tensor in graph.initializer}
+    label = reader.label(way.layers[0]) if reader.weight(way.layers[0]).endswith(".weight") else "head"
+    stem = next(name for name in _numbered(label) if left.isdisjoint((f"{name}.weight", f"{name}.bias")))
+    names = (f"{stem}.weight", f"{stem}.bias")
+    for name, shape in zip(names, ((classes, size), (classes,)), strict=True):
+        graph.initializer.append(numpy_helper.from_array(np.zeros(shape, np.float32), name))
+    graph.node.append(helper.make_node("Gemm", [features, *names], [BATCH_LOGITS], transB=1))
+    _set_outputs(graph, [helper.make_tensor_value_info(BATCH_LOGITS, TensorProto.FLOAT, ["batch", classes])])
     kept = [name for name in parameters if name in left and name not in names]
-    return Network(result, (*kept, *names), tuple(names))
+    return Network(result, (*kept, *names), names)
 
 
 def linear_head(network: Network, trainable: onnx.ModelProto) -> Head | None:
@@ -93,151 +253,183 @@ def linear_head(network: Network, trainable: onnx.ModelProto) -> Head | None:
     return None
 
 
-def _find(graph: onnx.GraphProto, index: GraphIndex, head: str | None) -> tuple[str, list[_Classifier]]:
-    """Return the output to keep and the classifiers that it combines."""
-    per_output = {output.name: _candidates(output.name, index) for output in graph.output}
-    everything = [item for found in per_output.values() for item in found]
-    listed = ", ".join(repr(item.stem) for item in everything) or "none"
+def without_decisions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph of any opset with scores as outputs where labels, indices and dictionaries made of them were.
+
+    What only these needed is dropped, with operators of other domains. So is an output behind such
+    operators, if another one comes from a linear layer.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    reader = _Reader(graph)
+    ways: dict[str, _Way] = {}
+    pending = [output.name for output in graph.output]
+    while pending:
+        name = pending.pop(0)
+        way = reader.behind(name)
+        if way.decided:
+            pending.extend(value for value in way.decided if value not in pending and value not in ways)
+        else:
+            ways.setdefault(name, way)
+    if any(way.layers for way in ways.values()):
+        ways = {name: way for name, way in ways.items() if way.blocked is None or way.blocked.domain in _STANDARD[:2]}
+    if list(ways) == [output.name for output in graph.output]:
+        return result
+    known = {value.name: value for value in (*shape_inference.infer_shapes(model).graph.value_info, *graph.output)}
+    float_ = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    outputs = [known.get(name) or onnx.ValueInfoProto(name=name, type=float_) for name in ways]
+    # scores first: they are compared
+    _set_outputs(graph, sorted(outputs, key=lambda value: not ways[value.name].layers))
+    prune(graph)
+    return result
+
+
+def _find(graph: onnx.GraphProto, reader: _Reader, head: str | None) -> _Way:
+    """Return the way to the layers that the new head replaces."""
+    ways = {output.name: reader.behind(output.name) for output in graph.output}
     if head is not None:
-        for output, found in per_output.items():
-            chosen = [item for item in found if head in (item.stem, f"{item.stem}.weight", item.node.name, item.end)]
-            if head == output:
-                chosen = found
-            if chosen:
-                return (output, found) if len(chosen) == len(found) else (chosen[0].end, chosen)
-        raise ModelError(f"--head {head!r} names no classifier of this network; those found: {listed}")
-    if len(graph.output) == 1:
-        output = graph.output[0].name
-        if not per_output[output]:
-            node = _last_node(output, index)
-            made_by = f"made by {node.op_type}" if node is not None else "not computed at all"
-            raise ModelError(
-                f"no classifier is recognisable: the output {output!r} is {made_by} where a linear layer was "
-                "expected; give a classification model, or name its last linear layer with --head"
-            )
-        return output, per_output[output]
-    raise ModelError(
-        f"the network has {len(graph.output)} outputs ({', '.join(per_output)}), so its classifier is ambiguous: "
-        f"choose with --head, one of {listed}"
+        return _named(reader, ways, head)
+    groups: dict[tuple[str, ...], _Way] = {}
+    for way in ways.values():
+        if way.layers:
+            key = tuple(node.output[0] for node in way.layers)
+            before = groups.get(key, way)
+            groups[key] = _Way(way.layers, before.passed | way.passed)
+    # features are an output too, perhaps, and made by a layer: the classifier comes last
+    last = [way for way in groups.values() if not any(reader.feeds(way.layers, o.layers) for o in groups.values())]
+    if len(last) == 1:
+        return last[0]
+    if last:
+        listed = _listed(reader, [node for way in last for node in way.layers])
+        raise ModelError(
+            f"the network has {len(ways)} outputs ({', '.join(ways)}), so its classifier is ambiguous: choose with "
+            f"--head, one of {listed}"
+        )
+    made = "; ".join(
+        f"the output {name!r} is {_made_by(way.blocked or reader.producer.get(name))}" for name, way in ways.items()
+    )
+    raise ModelError(f"no classifier is recognisable: {made}, where a linear layer was expected; {_advice(reader)}")
+
+
+def _named(reader: _Reader, ways: Mapping[str, _Way], head: str) -> _Way:
+    """Return the way to the layer of a name, whatever lies between it and an output."""
+    if head in ways and ways[head].layers:
+        return ways[head]
+    chosen = [layer for layer in reader.layers if head in reader.names(layer)]
+    if len(chosen) > 1:
+        exact = [layer for layer in chosen if head == reader.label(layer)]
+        chosen = exact or chosen
+    if not chosen:
+        raise ModelError(f"--head {head!r} names no linear layer of this network; {_advice(reader)}")
+    return reader.ahead(chosen[-1])
+
+
+def _advice(reader: _Reader) -> str:
+    if not reader.layers:
+        return "it has no linear layer with weights of its own: give a classification model"
+    return (
+        "if a new head is to replace a layer and all that follows it, name the layer with --head, for example "
+        f"{_listed(reader, reader.layers[::-1][:_MOST_LISTED])}"
     )
 
 
-def _last_node(name: str, index: GraphIndex) -> onnx.NodeProto | None:
-    node = index.producer.get(name)
-    while node is not None and node.op_type in _PASSED_OVER:
-        node = index.producer.get(node.input[0])
-    return node
+def _listed(reader: _Reader, layers: Sequence[onnx.NodeProto]) -> str:
+    return ", ".join(dict.fromkeys(repr(reader.label(layer)) for layer in layers))
 
 
-def _candidates(name: str, index: GraphIndex) -> list[_Classifier]:
-    """All classifiers that the value `name` combines; empty as soon as one branch has none."""
-    node = index.producer.get(name)
-    if node is None:
-        return []
-    if found := _as_classifier(node, name, index):
-        return [found]
-    if node.op_type in _PASSED_OVER | _KEPT:
-        return _candidates(node.input[0], index)
-    if node.op_type in _COMBINING:
-        branches = [value for value in node.input if index.constant(value) is None]
-        per_branch = [_candidates(value, index) for value in branches]
-        return [item for found in per_branch for item in found] if all(per_branch) else []
-    return []
+def _made_by(node: onnx.NodeProto | None) -> str:
+    return "not computed" if node is None else f"made by {node.op_type} {node.name or node.output[0]!r}"
 
 
-def _as_classifier(node: onnx.NodeProto, end: str, index: GraphIndex) -> _Classifier | None:
-    """Return the classifier if `node` is a linear layer, or the Add of its bias."""
-    if node.op_type == "Add":
-        for value, other in (node.input, reversed(node.input)):
-            inner = index.producer.get(value)
-            bias = index.constant(other)
-            if inner is None or bias is None or inner.op_type != "MatMul" or len(bias.dims) != 1:
-                continue
-            if found := _as_classifier(inner, value, index):
-                stem = other.removesuffix(".bias") if found.stem == "head" and other.endswith(".bias") else found.stem
-                return _Classifier(inner, end, found.features, stem, found.rank, found.single)
-        return None
-    if node.op_type not in ("Gemm", "MatMul", "Conv") or len(node.input) < 2:
-        return None
-    weight = index.constant(node.input[1])
-    if weight is None:
-        return None
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    shape = index.shape(node.input[0])
-    rank = len(shape) if shape is not None else None
-    turned = index.is_transposed(node.input[1])
-    if node.op_type == "Conv":
-        if any(size != 1 for size in weight.dims[2:]) or attributes.get("group", 1) != 1:
-            return None
-        features, single = weight.dims[1], shape is not None and all(size == 1 for size in shape[2:])
-    elif len(weight.dims) != 2 or attributes.get("transA", 0):
-        return None
-    else:
-        features = weight.dims[1 if bool(attributes.get("transB", 0)) != turned else 0]
-        single = node.op_type == "Gemm" or (shape is not None and all(size == 1 for size in shape[1:-1]))
-    stem = weight.name.removesuffix(".weight") if weight.name.endswith(".weight") else "head"
-    return _Classifier(node, end, int(features), stem, rank, single)
+def _features(graph: onnx.GraphProto, reader: _Reader, way: _Way, *, named: bool) -> tuple[str, int]:
+    """Add what brings the layers' inputs into the form `[batch, features]`; return its name and their number.
+
+    Args:
+        named: the layer was asked for by name, so its positions are averaged even if the network does not pool them.
+    """
+    sources: dict[str, onnx.NodeProto] = {}
+    for layer in way.layers:
+        origin = layer.input[0]
+        while (node := reader.producer.get(origin)) is not None and node.op_type in _SAME_CONTENT:
+            origin = node.input[0]
+        sources.setdefault(origin, layer)
+    layers = list(sources.values())
+    inputs = [layer.input[0] for layer in layers]
+    outputs = [layer.output[0] for layer in layers]
+    probe = make_model(graph)
+    _set_outputs(probe.graph, [onnx.ValueInfoProto(name=name) for name in dict.fromkeys([*inputs, *outputs])])
+    prune(probe.graph)
+    values = run_graph(probe, [*inputs, *outputs], draw(graph_inputs(graph), _BATCH, length=_LENGTH))
+    found = []
+    for layer, x, y in zip(layers, values, values[len(layers) :], strict=False):
+        pooled = "max" if way.passed & _MAXIMA and not way.passed & _MEANS else "mean"
+        if not named and _positions(layer, y) > 1 and not way.passed & (_MEANS | _MAXIMA):
+            raise ModelError(
+                f"the layer {reader.label(layer)!r} gives scores for each of {_positions(layer, y)} positions of a "
+                f"sample, and nothing pools them, so this is not a classifier of samples; --head "
+                f"{reader.label(layer)} trains one on the mean over the positions"
+            )
+        found.append(_by_sample(graph, layer, x, y, pooled))
+    names, sizes = [name for name, _ in found], [size for _, size in found]
+    if len(found) == 1:
+        return names[0], sizes[0]
+    joined = f"{outputs[-1]}/features"
+    graph.node.append(helper.make_node("Concat", names, [joined], axis=1))
+    return joined, sum(sizes)
 
 
-def _replace(graph: onnx.GraphProto, classifier: _Classifier, classes: int) -> tuple[str, str]:
-    """Add the new layer, whose scores are `{end}/new`, and its parameters."""
-    weight, bias = f"{classifier.stem}.weight", f"{classifier.stem}.bias"
-    source, target = classifier.node.input[0], f"{classifier.end}/new"
-    shape: tuple[int, ...] = (classes, classifier.features)
-    if classifier.single:
-        flat = f"{classifier.end}/flat"
-        graph.node.append(helper.make_node("Flatten", [source], [flat], axis=1))
-        graph.node.append(helper.make_node("Gemm", [flat, weight, bias], [target], transB=1))
-    elif classifier.node.op_type == "Conv":
-        shape = (*shape, *[1] * ((classifier.rank or 4) - 2))
-        node = helper.make_node("Conv", [source, weight, bias], [target])
-        # strides and padding of the old layer; only its channels change
-        node.attribute.extend(attribute for attribute in classifier.node.attribute)
-        graph.node.append(node)
-    else:
-        scores, turned = f"{classifier.end}/scores", f"{classifier.end}/weight"
-        graph.node.append(helper.make_node("Transpose", [weight], [turned], perm=[1, 0]))
-        graph.node.append(helper.make_node("MatMul", [source, turned], [scores]))
-        graph.node.append(helper.make_node("Add", [scores, bias], [target]))
-    others = [tensor for tensor in graph.initializer if tensor.name not in (weight, bias)]
-    del graph.initializer[:]
-    graph.initializer.extend(others)
-    graph.initializer.append(numpy_helper.from_array(np.zeros(shape, np.float32), weight))
-    graph.initializer.append(numpy_helper.from_array(np.zeros(classes, np.float32), bias))
-    return weight, bias
+def _by_sample(
+    graph: onnx.GraphProto, layer: onnx.NodeProto, x: NDArray[Any], y: NDArray[Any], pooled: str
+) -> tuple[str, int]:
+    """Add nodes that bring a layer's input into the form `[batch, features]`; return its name and their number.
+
+    Args:
+        x, y: the layer's input and output for a batch.
+    """
+    source, flat = layer.input[0], f"{layer.output[0]}/flat"
+    if len(x) > _BATCH and layer.op_type != "Conv":
+        rows = f"{layer.output[0]}/rows"
+        shape = numpy_helper.from_array(np.array([-1, len(x) // _BATCH, *x.shape[1:]], np.int64), f"{rows}/shape")
+        graph.initializer.append(shape)
+        graph.node.append(helper.make_node("Reshape", [source, shape.name], [rows]))
+        source, x = rows, x.reshape(_BATCH, -1, *x.shape[1:])
+    size = math.prod(x.shape[1:])
+    if _positions(layer, y) > 1:
+        axes = range(2, x.ndim) if layer.op_type == "Conv" else range(1, x.ndim - 1)
+        size //= math.prod(x.shape[axis] for axis in axes)
+        along = numpy_helper.from_array(np.array(axes, np.int64), f"{layer.output[0]}/positions")
+        graph.initializer.append(along)
+        reduced = f"{layer.output[0]}/pooled"
+        kind = "ReduceMax" if pooled == "max" else "ReduceMean"
+        graph.node.append(helper.make_node(kind, [source, along.name], [reduced], keepdims=1))
+        source = reduced
+    graph.node.append(helper.make_node("Flatten", [source], [flat], axis=1))
+    return flat, size
 
 
-def _follow(graph: onnx.GraphProto, index: GraphIndex, output: str, found: list[_Classifier]) -> str:
-    """Repeat what lies between the classifiers and the output, but for what is passed over, on the new scores."""
-    renamed = {item.end: f"{item.end}/new" for item in found}
-
-    def follow(name: str) -> str:
-        if name in renamed or index.constant(name) is not None:
-            return renamed.get(name, name)
-        node = index.producer[name]
-        if node.op_type in _PASSED_OVER:
-            renamed[name] = follow(node.input[0])
-            return renamed[name]
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.name = ""
-        for i, value in enumerate(node.input):
-            copy.input[i] = follow(value) if value else value
-        for i, value in enumerate(node.output):
-            copy.output[i] = f"{value}/new"
-        graph.node.append(copy)
-        renamed[name] = f"{name}/new"
-        return renamed[name]
-
-    return follow(output)
+def _positions(layer: onnx.NodeProto, y: NDArray[Any]) -> int:
+    """Return how many scores of each class a layer gives for a sample; y are its scores for a batch."""
+    sizes = y.shape[2:] if layer.op_type == "Conv" else y.shape[1:-1]
+    return math.prod(sizes) * max(1, len(y) // _BATCH)
 
 
-def _end(graph: onnx.GraphProto, scores: str, classes: int) -> None:
-    """Make `scores`, flattened, the only output, and drop what no longer leads to it."""
-    graph.node.append(helper.make_node("Flatten", [scores], [BATCH_LOGITS], axis=1))
+def _set_outputs(graph: onnx.GraphProto, outputs: Sequence[onnx.ValueInfoProto]) -> None:
+    kept = [onnx.ValueInfoProto.FromString(output.SerializeToString()) for output in outputs]
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(BATCH_LOGITS, TensorProto.FLOAT, ["batch", classes]))
-    if graph.node[-2].output[0] == scores and graph.node[-2].op_type == "Gemm":
-        graph.node[-2].output[0] = BATCH_LOGITS
-        del graph.node[-1]
-    prune(graph)
+    graph.output.extend(kept)
+
+
+def _numbered(stem: str) -> Sequence[str]:
+    return [stem, "head", *(f"head_{number}" for number in range(2, 100))]
+
+
+def _pads(attribute: onnx.AttributeProto) -> bool:
+    value = helper.get_attribute_value(attribute)
+    if attribute.name == "auto_pad":
+        return value not in (b"NOTSET", b"VALID")
+    return any(size != (1 if attribute.name == "dilations" else 0) for size in value)
+
+
+_BATCH, _LENGTH = 2, 5
+"""Of the samples that are run to see shapes."""

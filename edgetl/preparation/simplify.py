@@ -34,6 +34,7 @@ def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
     del graph.initializer[:]
     graph.initializer.extend(folded)
     graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in kept)
+    _keep_names_apart(graph)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = onnxscript.optimizer.optimize(open_model)
@@ -46,6 +47,33 @@ def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
     graph.initializer.extend(kept)
     _unpack_sequences(graph)
     return result
+
+
+def _keep_names_apart(graph: onnx.GraphProto) -> None:
+    """See to it that the optimizer makes no two constants of one name, of which it would lose one.
+
+    It names the shape of a Reshape after what a Flatten reads, and a weight with batch normalisation
+    in it after the weight.
+    """
+    flat: dict[tuple[str, bytes], str] = {}
+    same: dict[str, str] = {}
+    outputs = {output.name for output in graph.output}
+    for node in graph.node:
+        node.input[:] = [same.get(name, name) for name in node.input]
+        if node.op_type == "Flatten" and node.output[0] not in outputs:
+            key = node.input[0], b"".join(attribute.SerializeToString() for attribute in node.attribute)
+            same[node.output[0]] = flat.setdefault(key, node.output[0])
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    used: Counter[str] = Counter()
+    for node in graph.node:
+        for i, name in enumerate(node.input if node.op_type in ("Conv", "ConvTranspose", "Gemm") else ()):
+            if i == 0 or name not in tensors:
+                continue
+            used[name] += 1
+            if used[name] > 1:
+                copy = graph.initializer.add()
+                copy.CopyFrom(tensors[name])
+                copy.name = node.input[i] = f"{name}/use_{used[name]}"
 
 
 def fix_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

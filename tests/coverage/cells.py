@@ -172,6 +172,25 @@ def measure(network: Network, image: Preprocessing, name: str, directory: Path) 
     )
 
 
+def start_error(network: Network, image: Preprocessing, directory: Path) -> float:
+    """Return the relative difference between the first gradient of the head as it is prepared and its closed form.
+
+    With all logits zero that is `(p - t)ᵀ·features / N` with p = 1/K, which is not zero: the head moves at once.
+    """
+    rng = np.random.default_rng(0)
+    pictures = rng.standard_normal((BATCH, image.channels, image.height, image.width)).astype(np.float32)
+    targets = np.arange(BATCH) % CLASSES
+    prepared = prepare(network, image, "head", directory)
+    (features,) = prepared.features(pictures)
+    loss, found = Training(directory).gradients([features], targets)
+    assert abs(loss - np.log(CLASSES)) < 1e-5
+    errors = (1 / CLASSES - np.eye(CLASSES)[targets]) / BATCH
+    weight, bias = network.head
+    expected = {weight: errors.T @ features.astype(np.float64), bias: errors.sum(0)}
+    assert all(np.abs(value).max() > 0 for value in expected.values())
+    return engines.difference(found, {name: value.astype(np.float32) for name, value in expected.items()})
+
+
 def train(network: Network, image: Preprocessing, name: str, directory: Path) -> Trained:
     """Train with both engines, step by step on the same pictures; see `Trained`.
 

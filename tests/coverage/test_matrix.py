@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from architectures import ARCHITECTURES, Architecture
-from cells import CLASSES, STANDS_STILL, measure, train
+from cells import CLASSES, STANDS_STILL, measure, start_error, train
 
 from edgetl.artifacts import Preprocessing
 from edgetl.preparation.heads import Network, replace_head
@@ -53,6 +53,7 @@ def test_gradients(loaded: Loaded, tmp_path: Path) -> None:
         found = {}
         try:
             cell = measure(loaded.network, loaded.image, policy, tmp_path / "artifacts")
+            start = start_error(loaded.network, loaded.image, tmp_path / "start") if policy == "head" else 0.0
         except Exception as error:
             problems.append(f"{type(error).__name__}: {error}")
         else:
@@ -61,6 +62,8 @@ def test_gradients(loaded: Loaded, tmp_path: Path) -> None:
                 problems.append(f"the loss's slope differs from the gradient's norm by {cell.slope_error:.2%}")
             if not cell.logits_error < 1e-3:
                 problems.append(f"logits differ by {cell.logits_error:.2e}")
+            if not start < 1e-4:
+                problems.append(f"the prepared head's first gradient is off by {start:.2e}")
             if not cell.engines_error < 1e-5:
                 problems.append(f"the engines' gradients differ by {cell.engines_error:.2e}")
         record(loaded.architecture, policy, "gradients", found, problems)

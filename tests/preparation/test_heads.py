@@ -47,12 +47,12 @@ def test_the_classifier_of_a_module_is_replaced(name: str) -> None:
     # with the old weights in the first three rows, the new logits are the old ones
     pictures = torch.randn(2, 3, 8, 8)
     raw = nn.Sequential(*[layer for layer in module if not isinstance(layer, nn.Softmax)])
-    old = {t.name: t for t in network.model.graph.initializer}
+    tensors = {t.name: t for t in network.model.graph.initializer}
     layer = module[last]
     values = layer.weight.detach().numpy().reshape(7, 5)[:3].copy()
     offset = layer.bias.detach().numpy()[:3].copy() if layer.bias is not None else np.zeros(3, np.float32)
-    old[weight].CopyFrom(numpy_helper.from_array(values, weight))
-    old[bias].CopyFrom(numpy_helper.from_array(offset, bias))
+    tensors[weight].CopyFrom(numpy_helper.from_array(values, weight))
+    tensors[bias].CopyFrom(numpy_helper.from_array(offset, bias))
     session = runtime.open_session(network.model.SerializeToString())
     (found,) = session.run([BATCH_LOGITS], {network.model.graph.input[0].name: pictures.numpy()})
     np.testing.assert_allclose(found, raw(pictures).detach().numpy()[:, :3], rtol=1e-4, atol=1e-5)
@@ -98,9 +98,24 @@ def test_no_classifier_is_an_error_that_says_what_was_found() -> None:
 
 
 def test_several_outputs_are_ambiguous() -> None:
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
-    with pytest.raises(ModelError, match=r"2 outputs \(a, y\)"):
-        replace_head(graph(nodes, ["a", "y"], {"w": W}), 5)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("MatMul", ["x", "v"], ["y"])]
+    with pytest.raises(ModelError, match=r"2 outputs \(a, y\).*one of 'w', 'v'"):
+        replace_head(graph(nodes, ["a", "y"], {"w": W, "v": W}), 5)
+    assert replace_head(graph(nodes, ["a", "y"], {"w": W, "v": W}), 5, head="v").head == ("head.weight", "head.bias")
+
+
+def test_outputs_of_one_classifier_are_not_ambiguous() -> None:
+    """Scores, probabilities, the label, and the features before them."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["features"]),
+        helper.make_node("Gemm", ["features", "w", "b"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["probabilities"]),
+        helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1),
+    ]
+    weights = {"first": np.ones((4, 4), np.float32), "w": W, "b": B}
+    network = replace_head(graph(nodes, ["features", "scores", "probabilities", "label"], weights), 5)
+    assert [node.op_type for node in network.model.graph.node] == ["MatMul", "Relu", "Flatten", "Gemm"]
 
 
 class Forms(nn.Module):
@@ -113,61 +128,152 @@ class Forms(nn.Module):
         self.first = nn.Linear(5, 7)
         self.second = nn.Linear(5, 7)
         self.scores = nn.Conv2d(5, 7, 1)
+        self.covering = nn.Conv2d(5, 7, 6)
+        self.again = nn.Linear(7, 7)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         features = torch.relu(self.conv(x))
         pooled = features.mean((2, 3))
         if self.form == "averaged":
             return (self.first(pooled) + self.second(features.amax((2, 3)))) / 2
+        if self.form == "averaged, same features":
+            return (self.first(pooled) + self.second(pooled)) / 2
+        if self.form == "multiplied":
+            return self.first(pooled) * self.second(pooled)
+        if self.form == "gated":
+            return self.first(pooled) * torch.sigmoid(self.second(pooled))
         if self.form == "pooled scores":
-            return torch.relu(self.scores(features)).mean((2, 3))
+            return self.scores(features).mean((2, 3))
+        if self.form == "covering kernel":
+            return self.covering(features).flatten(1)
         if self.form == "tokens":
             return self.first(features.flatten(2).transpose(1, 2)).mean(1)
+        if self.form == "a map of scores":
+            return self.scores(features)
         if self.form == "side by side":
             return torch.cat([self.first(pooled), self.second(pooled)], 1)
+        if self.form == "residual":
+            hidden = self.first(pooled)
+            return hidden + self.again(torch.relu(hidden))
         return self.first(pooled), self.second(pooled)
 
 
-def scores_with_old_weights(module: Forms, head: str | None = None) -> tuple[np.ndarray, torch.Tensor, tuple[str, ...]]:
+def scores_with(
+    values: dict[str, np.ndarray], module: Forms, head: str | None = None
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Return the network's logits for two pictures with these parameters, and the pictures."""
     model, parameters = export(module, SMALL.inputs)
     network = replace_head(model, 3, parameters, head)
     tensors = {tensor.name: tensor for tensor in network.model.graph.initializer}
-    for name in network.head:
-        value = module.get_parameter(name).detach().numpy()[:3].copy()
+    assert values.keys() == set(network.head)
+    for name, value in values.items():
+        assert tuple(tensors[name].dims) == value.shape
         tensors[name].CopyFrom(numpy_helper.from_array(value, name))
     pictures = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     session = runtime.open_session(network.model.SerializeToString())
     (found,) = session.run([BATCH_LOGITS], {network.model.graph.input[0].name: pictures.numpy()})
-    return found, pictures, network.head
+    return found, pictures
+
+
+def old(module: Forms, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first three rows of a layer's weight, as a matrix, and of its bias."""
+    layer = module.get_submodule(name)
+    weight, bias = (layer.get_parameter(kind).detach().numpy()[:3] for kind in ("weight", "bias"))
+    return weight.reshape(3, -1).copy(), bias.copy()
 
 
 @pytest.mark.parametrize(
-    ("form", "head"),
-    [
-        ("averaged", ("first.weight", "first.bias", "second.weight", "second.bias")),
-        ("pooled scores", ("scores.weight", "scores.bias")),
-        ("tokens", ("first.weight", "first.bias")),
-    ],
+    ("form", "layer"), [("pooled scores", "scores"), ("tokens", "first"), ("covering kernel", "covering")]
 )
-def test_what_follows_the_classifier_is_kept(form: str, head: tuple[str, ...]) -> None:
+def test_positions_are_pooled_before_the_new_layer(form: str, layer: str) -> None:
     module = Forms(form).eval()
-    found, pictures, names = scores_with_old_weights(module)
-    assert set(names) == set(head)
+    weight, bias = old(module, layer)
+    found, pictures = scores_with({f"{layer}.weight": weight, f"{layer}.bias": bias}, module)
     np.testing.assert_allclose(found, module(pictures).detach().numpy()[:, :3], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["averaged", "averaged, same features"])
+def test_one_layer_takes_the_place_of_several(form: str) -> None:
+    module = Forms(form).eval()
+    (first, b), (second, c) = old(module, "first"), old(module, "second")
+    weight = (first + second) / 2 if "same" in form else np.concatenate([first, second], 1) / 2
+    found, pictures = scores_with({"first.weight": weight, "first.bias": (b + c) / 2}, module)
+    np.testing.assert_allclose(found, module(pictures).detach().numpy()[:, :3], rtol=1e-4, atol=1e-5)
+
+
+ENDS = {
+    "ReLU": nn.ReLU(),
+    "ReLU6": nn.ReLU6(),
+    "hard sigmoid": nn.Hardsigmoid(),
+    "hard swish": nn.Hardswish(),
+    "swish": nn.SiLU(),
+    "log of softmax": nn.LogSoftmax(1),
+    "sigmoid": nn.Sigmoid(),
+    "normalised": nn.BatchNorm1d(7),
+}
+
+
+@pytest.mark.parametrize("name", [*ENDS, "multiplied", "gated", "ReLU of a map", "pooled, then ReLU"])
+def test_a_new_head_moves_with_the_first_step(name: str) -> None:
+    """The gradient of its weight at zero, by central differences, is that of a linear layer on the features."""
+    torch.manual_seed(0)
+    module: nn.Module
+    if name in ENDS:
+        module = nn.Sequential(*body(), nn.Flatten(), nn.Linear(5, 7), ENDS[name])
+    elif name == "ReLU of a map":
+        module = nn.Sequential(*body()[:2], nn.Conv2d(5, 7, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    elif name == "pooled, then ReLU":
+        module = nn.Sequential(*body()[:2], nn.Conv2d(5, 7, 1), nn.AdaptiveAvgPool2d(1), nn.ReLU6(), nn.Flatten())
+    else:
+        module = Forms(name)
+    model, parameters = export(module.eval(), SMALL.inputs)
+    network = replace_head(model, 3, parameters)
+    convolution = module.conv if isinstance(module, Forms) else module[0]
+    pictures = torch.randn(2, 3, 8, 8)
+    features = torch.relu(convolution(pictures)).mean((2, 3)).detach().numpy()
+    feeds = {network.model.graph.input[0].name: pictures.numpy()}
+    weight = next(tensor for tensor in network.model.graph.initializer if tensor.name == network.head[0])
+    step = np.zeros((3, 5), np.float32)
+    for i in range(5):
+        step[1, i] = 1
+        weight.CopyFrom(numpy_helper.from_array(step, weight.name))
+        (found,) = runtime.open_session(network.model.SerializeToString()).run(None, feeds)
+        np.testing.assert_allclose(found[:, 1], features[:, i], rtol=1e-4, atol=1e-5)
+        step[1, i] = 0
 
 
 def test_of_two_outputs_one_is_chosen_by_name() -> None:
     module = Forms("two outputs").eval()
     with pytest.raises(ModelError, match=r"choose with --head, one of 'first', 'second'"):
-        scores_with_old_weights(module)
+        scores_with({}, module)
     for i, name in enumerate(("first", "second")):
-        found, pictures, names = scores_with_old_weights(module, head=name)
-        assert names == (f"{name}.weight", f"{name}.bias")
+        weight, bias = old(module, name)
+        found, pictures = scores_with({f"{name}.weight": weight, f"{name}.bias": bias}, module, head=name)
         np.testing.assert_allclose(found, module(pictures)[i].detach().numpy()[:, :3], rtol=1e-4, atol=1e-5)
-    with pytest.raises(ModelError, match=r"'third' names no classifier.*'first', 'second'"):
-        scores_with_old_weights(module, head="third")
+    with pytest.raises(ModelError, match=r"'third' names no linear layer.*'second', 'first'"):
+        scores_with({}, module, head="third")
 
 
-def test_scores_side_by_side_are_no_classifier() -> None:
-    with pytest.raises(ModelError, match="made by Concat"):
-        scores_with_old_weights(Forms("side by side").eval())
+@pytest.mark.parametrize(("form", "what"), [("side by side", "Concat"), ("residual", "Add")])
+def test_what_is_no_classifier_names_the_layers_that_there_are(form: str, what: str) -> None:
+    module = Forms(form).eval()
+    with pytest.raises(ModelError, match=rf"made by {what} .*with --head, for example .*'first'"):
+        scores_with({}, module)
+    weight, bias = old(module, "first")
+    scores_with({"first.weight": weight, "first.bias": bias}, module, head="first")
+
+
+def test_scores_of_positions_are_averaged_where_the_layer_is_named() -> None:
+    module = Forms("a map of scores").eval()
+    with pytest.raises(ModelError, match=r"'scores' gives scores for each of 36 positions"):
+        scores_with({}, module)
+    weight, bias = old(module, "scores")
+    found, pictures = scores_with({"scores.weight": weight, "scores.bias": bias}, module, head="scores")
+    np.testing.assert_allclose(found, module(pictures).mean((2, 3)).detach().numpy()[:, :3], rtol=1e-4, atol=1e-5)
+
+
+def test_layers_in_sequence_end_with_the_last_one() -> None:
+    """Thousands of operators behind the scores, and ways that branch at each, are passed over at once."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y0"])]
+    nodes += [helper.make_node("Mul", [f"y{i}", f"y{i}"], [f"y{i + 1}"]) for i in range(3000)]
+    assert replace_head(graph(nodes, ["y3000"], {"w": W}), 5).head == ("head.weight", "head.bias")

@@ -15,6 +15,7 @@ from edgetl.artifacts import Preprocessing, TensorSpec
 from edgetl.errors import ModelError, first_line
 from edgetl.graphs import node_inputs
 from edgetl.preparation.graph import GraphIndex, graph_inputs
+from edgetl.preparation.heads import without_decisions
 from edgetl.preparation.simplify import simplify
 from edgetl.preparation.sources.batch import check_batch, free_batch
 from edgetl.preparation.sources.clean import clean
@@ -91,7 +92,7 @@ def _read(file: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf, checker and external-data errors share no base
         raise ModelError(f"{file} is not a valid ONNX model: {first_line(error)}") from None
-    return model
+    return without_decisions(model)
 
 
 def _finished(
@@ -104,7 +105,7 @@ def _finished(
     model = simplify_layout(simplify(model, parameters))
     free_batch(model.graph, batch)
     model = clean(model)
-    check_batch(str(file), model, batch, _original(file, model, last))
+    check_batch(str(file), model, batch, _original(original, model, last))
     left = {item.name for item in model.graph.initializer}
     return model, tuple(name for name in parameters if name in left)
 
@@ -131,10 +132,12 @@ def _channels_first(graph: onnx.GraphProto, own: Preprocessing, last: bool) -> N
     graph.input[0].CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
 
-def _original(file: Path, model: onnx.ModelProto, last: bool) -> Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]:
+def _original(
+    original: onnx.ModelProto, model: onnx.ModelProto, last: bool
+) -> Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]:
     """Return the file as a function; the cleaned model where this onnxruntime does not read the file's version."""
     try:
-        session = runtime.open_session(file)
+        session = runtime.open_session(original.SerializeToString())
     except Exception:  # onnxruntime raises bare classes of its own
         session, last = runtime.open_session(model.SerializeToString()), False
     names = [value.name for value in session.get_inputs()]
