@@ -218,7 +218,8 @@ def open_placed(
     except EngineError as error:
         if provider.is_cpu or not provider.allow_fallback:
             hint = "" if provider.is_cpu else "; give --allow-fallback to use the CPU"
-            raise EngineError(f"{what}: {error}{hint}") from None
+            named = "" if str(error).startswith(what) else f"{what}: "
+            raise EngineError(f"{named}{error}{hint}") from None
         on_event(Note(f"{what} runs on the CPU: {error}"))
         return PlacedSession(model, Provider(), threads=threads, what=what, training=training)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgetl.errors import EngineError, OutOfMemoryError, first_line
 from edgetl.external_data import refuse_external_data_elsewhere
+from edgetl.unfolding import refuse_unfolding
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -109,11 +110,13 @@ def session_source(model: Path | bytes) -> str | bytes:
 
     Raises:
         EngineError: a path that is no UTF-8, which it does not take; or weights outside of the model's directory.
+        EngineError: it would grow beyond all bounds.
     """
     if isinstance(model, bytes):
         return model
     source = utf8_path(model)
     refuse_external_data_elsewhere(model)
+    refuse_unfolding(model)
     return source
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, inliner
 
 from edgetl import runtime
 from edgetl.artifacts import Preprocessing, TensorSpec
@@ -21,6 +21,7 @@ from edgetl.preparation.sources.batch import check_batch, free_batch
 from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.layout import simplify_layout
 from edgetl.preparation.sources.overrides import of_file
+from edgetl.unfolding import refuse_unfolding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,11 +88,14 @@ def load_with_inputs(file: Path, inputs: Sequence[TensorSpec]) -> tuple[onnx.Mod
 
 
 def _read(file: Path) -> onnx.ModelProto:
+    refuse_unfolding(file)
     try:
         model = onnx.load(file)  # onnx itself refuses external data outside of the file's directory
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf, checker and external-data errors share no base
         raise ModelError(f"{file} is not a valid ONNX model: {first_line(error)}") from None
+    if model.functions:
+        model = inliner.inline_local_functions(model)
     return without_decisions(model)
 
 
