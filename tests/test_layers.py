@@ -17,13 +17,11 @@ DEVICE_MODULES = sorted(
     if path.relative_to(ROOT).parts[0] not in WORKSTATION and path.name != "__main__.py"
 )
 # lower may not know of higher
-ORDER = ["errors", "choices", "defaults", "metrics", "schema", "events", "storage", "npz", "seal",
-         "artifacts", "targets",
-         "schedule", "rate", "external_data", "unfolding", "runtime", "machine", "providers", "graphs", "initialization",
-         "data",
-         "engines", "devices", "planning", "quantization", "features", "run", "runs", "report", "loop",
-         "settings", "train", "deployed", "benchmarking", "deployment", "inspection", "verification",
-         "doctor", "remote", "console", "outline", "cli"]  # fmt: skip
+ORDER = ["errors", "choices", "defaults", "metrics", "schema", "events", "storage", "npz", "seal", "artifacts",
+         "targets", "schedule", "rate", "external_data", "unfolding", "runtime", "machine", "providers",
+         "graphs", "initialization", "data", "engines", "devices", "planning", "quantization", "features",
+         "run", "runs", "report", "loop", "settings", "train", "deployed", "benchmarking", "deployment",
+         "inspection", "verification", "doctor", "remote", "console", "outline", "cli"]  # fmt: skip
 
 BLOCK = """
 import sys
