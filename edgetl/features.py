@@ -8,22 +8,29 @@ Format, in `<cache>/<key>/`: `features.bin`, one record per sample, the feature 
 manifest one after the other, little-endian; `index.bin`, 24 bytes per sample: 16 bytes of the
 sample's BLAKE2b, the CRC-32 of the record, the CRC-32 of the 20 bytes before. Records are flushed
 before their index entries: what the index names is complete, whatever happened to the process.
+A damaged record's place is marked as free in the index, and the next new record takes it.
+
+Records are read through the descriptor that they were found with, and never mapped: a run goes on where
+the cache is deleted meanwhile, and says so in a sentence where it is cut or changed.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
+import errno
 import hashlib
 import os
 import struct
 import time
 import warnings
+import weakref
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +41,7 @@ from edgetl.data.augment import Views
 from edgetl.data.decode import Decoder, open_decoder
 from edgetl.data.depth import FULL_RANGE, PixelRange
 from edgetl.data.sample import Reader
-from edgetl.errors import DataError, EngineError
+from edgetl.errors import DataError, EngineError, RunError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore
 from edgetl.providers import Provider, open_placed
 from edgetl.storage import locked, naming
@@ -43,6 +50,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ENTRY = struct.Struct("<16sII")
+_FREE = b"\xff" * _ENTRY.size
+"""The entry of a place that was damaged and holds nothing; its checksum is not that of such bytes."""
+
+_ANOTHER_CACHE = "name a folder for them in the environment variable EDGETL_CACHE (finetune also takes --cache DIR)"
+
 _DIGEST = 16
 _FLUSH_EVERY_SECONDS = 2.0
 
@@ -63,9 +75,10 @@ class FeatureSet:
         samples: the samples that could be read, in their given order.
         positions: `[len(samples)]` int64, the place of each among those given.
         digests: `[len(samples), 16]` uint8, the content hash of each.
-        rows: `[len(samples)]` int64, the row of each in `tensors`.
-        view_rows: `[len(samples), K]` int64, the rows of K other views of each.
-        tensors: one memory map per feature tensor, `[rows of the cache, *shape]`.
+        rows: `[len(samples)]` int64, the row of each in `records`.
+        view_rows: `[len(samples), K]` int64, the rows of K other views of each, in `view_records`; -1 for the
+            sample itself.
+        records: what the cache holds.
         rejected: what was left out.
         computed, reused: how many were new and how many came from the cache.
         seconds: what it took.
@@ -77,13 +90,19 @@ class FeatureSet:
     digests: NDArray[np.uint8]
     rows: NDArray[np.int64]
     view_rows: NDArray[np.int64]
-    tensors: tuple[NDArray[Any], ...]
+    records: Records
+    view_records: Records
     rejected: tuple[Rejected, ...]
     computed: int
     reused: int
     seconds: float
     placement: dict[str, float]
     source: _Source
+
+    @property
+    def tensors(self) -> tuple[StoredTensor, ...]:
+        """Each feature tensor of the samples, by rows, as it is stored."""
+        return self.records.tensors()
 
     def digest(self, index: int) -> str:
         """Return the content hash of a sample, hexadecimal."""
@@ -99,20 +118,29 @@ class FeatureSet:
         count = self.view_rows.shape[1]
         if rng is not None and count:
             drawn = rng.integers(0, count + 1, len(indices))
-            rows = np.where(drawn == count, rows, self.view_rows[indices, np.minimum(drawn, count - 1)])
+            views = np.where(drawn == count, -1, self.view_rows[indices, np.minimum(drawn, count - 1)])
+            found = np.empty(len(rows), self.records.dtype)
+            found[views < 0] = self.records.read(rows[views < 0])
+            found[views >= 0] = self.view_records.read(views[views >= 0])
+        else:
+            found = self.records.read(rows)
         specs = self.source.artifacts.manifest.features
-        return tuple(
-            np.ascontiguousarray(tensor[rows], dtype=spec.dtype)
-            for tensor, spec in zip(self.tensors, specs, strict=True)
-        )
+        return tuple(np.ascontiguousarray(found[f"{i}"], dtype=spec.dtype) for i, spec in enumerate(specs))
 
 
 def default_cache_directory() -> Path:
-    """Return where features are kept unless told otherwise: `$EDGETL_CACHE`, or the user's cache folder."""
+    """Return where features are kept unless told otherwise: `$EDGETL_CACHE`, or the user's cache folder.
+
+    Raises:
+        RunError: this user has no home directory.
+    """
     if configured := os.environ.get("EDGETL_CACHE"):
         return Path(configured)
     base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgetl" / "features"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "edgetl" / "features"
+    except RuntimeError:  # no HOME, and no entry for the user
+        raise RunError(f"this user has no home directory in which features could be kept: {_ANOTHER_CACHE}") from None
 
 
 def decoder_of(artifacts: Artifacts, pixel_range: PixelRange | None = None) -> Decoder:
@@ -156,7 +184,8 @@ def extract_features(
         digests=found.digests[kept],
         rows=found.rows[kept],
         view_rows=np.empty((len(kept), 0), np.int64),
-        tensors=found.tensors,
+        records=found.records,
+        view_records=found.records,
         rejected=found.rejected,
         computed=found.computed,
         reused=len(kept) - found.computed,
@@ -180,12 +209,12 @@ def extract_views(
     for item in found.rejected:
         raise DataError(f"{item.name}: {item.reason}")
     # samples without views stand for their own
-    view_rows = np.repeat(features.rows[:, None], views.count, axis=1)
+    view_rows = np.full((len(features.rows), views.count), -1, np.int64)
     view_rows[indices] = found.rows.reshape(len(indices), views.count)
     return replace(
         features,
         view_rows=view_rows,
-        tensors=found.tensors,
+        view_records=found.records,
         computed=features.computed + found.computed,
         reused=features.reused + len(found.rows) - found.computed,
         seconds=features.seconds + found.seconds,
@@ -224,7 +253,7 @@ class _Found:
     digests: NDArray[np.uint8]
     rows: NDArray[np.int64]
     rejected: tuple[Rejected, ...]
-    tensors: tuple[NDArray[Any], ...]
+    records: Records
     computed: int
     seconds: float
     placement: dict[str, float]
@@ -255,15 +284,99 @@ def _extract(
                     digests[done], rows[done] = np.frombuffer(result.digest, np.uint8), row
                 on_event(FeatureProgress(done + 1, count, done + 1 - computed))
         store.flush()
-        tensors = store.tensors()
+        records = store.records()
     seconds = time.monotonic() - started
-    return _Found(digests, rows, tuple(rejected), tensors, computed, seconds, extractor.placement)
+    return _Found(digests, rows, tuple(rejected), records, computed, seconds, extractor.placement)
+
+
+class Records:
+    """What a cache held when it was closed, to be read by rows for as long as this lives.
+
+    Args:
+        descriptor: of the file of records; it is closed with this.
+        dtype: of one record, a field per feature tensor.
+        checksums: `[rows]` uint32, the CRC-32 of each record.
+        directory: the cache, for messages.
+    """
+
+    def __init__(self, descriptor: int, dtype: np.dtype[Any], checksums: NDArray[np.uint32], directory: Path) -> None:
+        self.dtype = dtype
+        self._descriptor = descriptor
+        self._checksums = checksums
+        self._directory = directory
+        weakref.finalize(self, os.close, descriptor)
+        # nobody but another program changes what has been checked, and then the file tells another time or size
+        self._checked = np.zeros(len(checksums), bool)
+        self._state = self._stat()
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the records at `rows`, `[len(rows)]`.
+
+        Raises:
+            RunError: they are no longer there, or no longer what they were.
+        """
+        size = self.dtype.itemsize
+        found = np.empty(len(rows) * size, np.uint8)
+        pieces = found.data
+        try:
+            for place, row in enumerate(rows.tolist()):
+                self._fill(pieces[place * size : (place + 1) * size], row * size)
+            state = self._stat()
+        except OSError as error:
+            raise self._gone(f"cannot be read any more ({error.strerror})") from None
+        if state != self._state:
+            self._state = state
+            self._checked[:] = False
+        for place in np.flatnonzero(~self._checked[rows]).tolist():
+            if zlib.crc32(pieces[place * size : (place + 1) * size]) != self._checksums[rows[place]]:
+                raise self._gone("has been changed by another program")
+            self._checked[rows[place]] = True
+        return found.view(self.dtype)
+
+    def _fill(self, piece: memoryview, start: int) -> None:
+        done = 0
+        while done < len(piece) and (count := _read_into(self._descriptor, piece[done:], start + done)):
+            done += count
+        if done < len(piece):
+            raise self._gone("has been cut")
+
+    def tensors(self) -> tuple[StoredTensor, ...]:
+        """Return one for each feature tensor."""
+        return tuple(StoredTensor(self, name) for name in self.dtype.names or ())
+
+    def _stat(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_mtime_ns, status.st_size
+
+    def _gone(self, what: str) -> RunError:
+        return RunError(
+            f"the feature cache {self._directory} {what} while it was in use: repeat the command (finetune: with "
+            "--resume); what is missing there is computed again"
+        )
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One feature tensor of all records, `[rows, *shape]`; rows are read when they are asked for."""
+
+    records: Records
+    name: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As it is stored."""
+        return self.records.dtype[self.name].base
+
+    def __getitem__(self, rows: int | NDArray[np.int64]) -> NDArray[Any]:
+        """Return the tensor of a record, or of several."""
+        found: NDArray[Any] = self.records.read(np.atleast_1d(rows))[self.name]
+        return found if isinstance(rows, np.ndarray) else found[0]
 
 
 class FeatureCache:
-    """The append-only store described at the top of this file; use it in a `with` statement.
+    """The store described at the top of this file; use it in a `with` statement.
 
-    Entering waits for the lock, drops what an interrupted writer left unfinished, and passes over
+    Entering waits for the lock, drops what an interrupted writer left unfinished, and frees the places of
     records that fail their checksum, so that they are computed again.
     """
 
@@ -277,17 +390,25 @@ class FeatureCache:
         )
         self._on_event = on_event
         self._rows = _Rows()
-        self._count = 0
-        self._pending: list[bytes] = []
+        self._checksums = array.array("I")
+        self._free: list[int] = []
+        self._pending: list[tuple[int, bytes]] = []
         self._flushed = time.monotonic()
 
     def __enter__(self) -> FeatureCache:
-        self._lock.__enter__()
         try:
-            self._open()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
+            self._lock.__enter__()
+            try:
+                self._open()
+            except BaseException:
+                self._lock.__exit__(None, None, None)
+                raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise RunError(
+                f"no features can be kept in {self._directory} ({error.strerror}): {_ANOTHER_CACHE}"
+            ) from None
         return self
 
     def __exit__(
@@ -307,15 +428,22 @@ class FeatureCache:
     def append(self, digest: bytes, record: bytes) -> int:
         """Add a sample's features (the bytes of one record), and return its row."""
         assert len(record) == self._record.itemsize, "a record has the size the manifest declares"
+        row = self._free[-1] if self._free else len(self._checksums)
         with naming(self._features_file):
+            self._features.seek(row * len(record))
             self._features.write(record)
-        head = _ENTRY.pack(digest, zlib.crc32(record), 0)[:20]
-        self._pending.append(head + struct.pack("<I", zlib.crc32(head)))
-        self._rows.add(digest, self._count)
-        self._count += 1
+        checksum = zlib.crc32(record)
+        head = _ENTRY.pack(digest, checksum, 0)[:20]
+        self._pending.append((row, head + struct.pack("<I", zlib.crc32(head))))
+        self._rows.add(digest, row)
+        if self._free:
+            self._free.pop()
+            self._checksums[row] = checksum
+        else:
+            self._checksums.append(checksum)
         if time.monotonic() - self._flushed > _FLUSH_EVERY_SECONDS:
             self.flush()
-        return self._count - 1
+        return row
 
     def flush(self) -> None:
         """Make everything appended so far survive a loss of power."""
@@ -324,41 +452,63 @@ class FeatureCache:
                 self._features.flush()
                 os.fsync(self._features.fileno())
             with naming(self._index_file):
-                self._index.write(b"".join(self._pending))
+                for row, entry in self._pending:
+                    self._index.seek(row * _ENTRY.size)
+                    self._index.write(entry)
                 self._pending.clear()
                 self._index.flush()
                 os.fsync(self._index.fileno())
         self._flushed = time.monotonic()
 
-    def tensors(self) -> tuple[NDArray[Any], ...]:
-        """Return one read-only memory map per feature tensor, `[rows, *shape]`; flushed rows only."""
-        if self._count == 0:
-            return tuple(np.empty((0, *self._record[i].shape), self._record[i].base) for i in self._record.names or ())
-        records = np.memmap(self._features_file, dtype=self._record, mode="r", shape=(self._count,))
-        return tuple(records[name] for name in self._record.names or ())
+    def records(self) -> Records:
+        """Return what there is now, flushed; it can be read when this is closed, too."""
+        self.flush()
+        self._features.flush()
+        return Records(
+            os.dup(self._features.fileno()), self._record, np.array(self._checksums, np.uint32), self._directory
+        )
+
+    def tensors(self) -> tuple[StoredTensor, ...]:
+        """Return each feature tensor, by rows."""
+        return self.records().tensors()
 
     def _open(self) -> None:
-        self._features = open(self._features_file, "a+b")  # noqa: SIM115 - closed in __exit__
-        self._index = open(self._index_file, "a+b")  # noqa: SIM115
-        self._index.seek(0)
+        self._features, self._index = _open_or_make(self._features_file), _open_or_make(self._index_file)
         entries = self._index.read()
         size = self._record.itemsize
-        self._features.seek(0, os.SEEK_END)
-        self._count = min(len(entries) // _ENTRY.size, self._features.tell() // size)
-        self._index.truncate(self._count * _ENTRY.size)
-        self._features.truncate(self._count * size)
+        count = min(len(entries) // _ENTRY.size, self._features.seek(0, os.SEEK_END) // size)
+        self._index.truncate(count * _ENTRY.size)
+        self._features.truncate(count * size)
         damaged = 0
         self._features.seek(0)
-        for row in range(self._count):
+        for row in range(count):
             record = self._features.read(size)
             entry = entries[row * _ENTRY.size : (row + 1) * _ENTRY.size]
-            digest, record_crc, entry_crc = _ENTRY.unpack(entry)
-            if zlib.crc32(entry[:20]) == entry_crc and zlib.crc32(record) == record_crc:
+            digest, checksum, entry_crc = _ENTRY.unpack(entry)
+            self._checksums.append(checksum)
+            if zlib.crc32(entry[:20]) == entry_crc and zlib.crc32(record) == checksum:
                 self._rows.add(digest, row)
-            else:
+                continue
+            self._free.append(row)
+            if entry != _FREE:
                 damaged += 1
+                self._pending.append((row, _FREE))
         if damaged:
+            self.flush()
             self._on_event(Note(f"{damaged} damaged records in {self._directory} are computed again"))
+
+
+def _read_into(descriptor: int, piece: memoryview, start: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [piece], start)
+    os.lseek(descriptor, start, os.SEEK_SET)  # Windows
+    content = os.read(descriptor, len(piece))
+    piece[: len(content)] = content
+    return len(content)
+
+
+def _open_or_make(file: Path) -> IO[bytes]:
+    return open(os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
 
 
 class _Rows:

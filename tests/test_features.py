@@ -1,3 +1,4 @@
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -10,8 +11,9 @@ from edgetl import runtime
 from edgetl.artifacts import BACKBONE, PREPROCESS, TensorSpec, load_artifacts
 from edgetl.data import open_folder, read_rgb
 from edgetl.data.augment import Views
+from edgetl.errors import RunError
 from edgetl.events import Event, FeatureProgress, Note
-from edgetl.features import FeatureCache, extract_features, extract_views
+from edgetl.features import FeatureCache, default_cache_directory, extract_features, extract_views
 
 SPECS = (TensorSpec("a", (2, 3)), TensorSpec("b", ()))
 RECORD = 4 * 7
@@ -205,3 +207,124 @@ def test_features_of_half_precision(digits: Path, digits_artifacts: Path, tmp_pa
     (a,), (b,) = whole.batch(np.arange(12)), half.batch(np.arange(12))
     assert b.dtype == np.float32
     np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-3 * np.abs(a).max())
+
+
+# what others do to a cache while it is in use
+
+
+def test_a_damaged_record_is_told_once_and_its_place_is_used_again(tmp_path: Path) -> None:
+    fill(tmp_path, range(4))
+    features = tmp_path / "features.bin"
+    data = bytearray(features.read_bytes())
+    data[RECORD + 3] ^= 4  # the second
+    data[-1] ^= 1  # and the last
+    features.write_bytes(data)
+    told: list[Event] = []
+    with FeatureCache(tmp_path, SPECS, told.append) as cache:
+        assert [cache.row(digest(seed)) is None for seed in range(4)] == [False, True, False, True]
+        cache.append(digest(1), record(1))
+    assert [note.text for note in told if isinstance(note, Note)] == [
+        f"2 damaged records in {tmp_path} are computed again"
+    ]
+    told.clear()
+    for number in range(2):  # the last was of a sample that is not there any more
+        with FeatureCache(tmp_path, SPECS, told.append) as cache:
+            assert cache.row(digest(3)) is None
+        assert told == [], number
+    assert features.stat().st_size == 4 * RECORD
+    fill(tmp_path, range(5, 7))
+    assert features.stat().st_size == 5 * RECORD
+    assert contents(tmp_path) == {seed: record(seed) for seed in (0, 1, 2, 5, 6)}
+
+
+def test_a_cache_that_is_deleted_is_read_to_the_end(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    artifacts, samples = load_artifacts(digits_artifacts), open_folder(digits / "train").samples[:12]
+    expected = extract_features(artifacts, samples, cache=tmp_path / "other").batch(np.arange(12))[0]
+    found = extract_features(artifacts, samples, cache=tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache")
+    np.testing.assert_array_equal(found.batch(np.arange(12))[0], expected)
+
+    def delete(event: Event) -> None:
+        if isinstance(event, FeatureProgress) and event.done == 5:
+            shutil.rmtree(tmp_path / "cache")
+
+    found = extract_features(artifacts, samples, cache=tmp_path / "cache", on_event=delete)
+    np.testing.assert_array_equal(found.batch(np.arange(12))[0], expected)
+
+
+def test_views_of_samples_whose_cache_was_deleted_in_between(
+    digits: Path, digits_artifacts: Path, tmp_path: Path
+) -> None:
+    artifacts, samples = load_artifacts(digits_artifacts), open_folder(digits / "train").samples[:6]
+    views, some = Views("light", 2, seed=0), np.arange(3)
+    whole = extract_views(extract_features(artifacts, samples, cache=tmp_path / "a"), some, views)
+    plain = extract_features(artifacts, samples, cache=tmp_path / "b")
+    shutil.rmtree(tmp_path / "b")
+    again = extract_views(plain, some, views)
+    for seed in range(5):
+        for one, other in zip(
+            whole.batch(np.arange(6), np.random.default_rng(seed)),
+            again.batch(np.arange(6), np.random.default_rng(seed)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied", "zeroed", "another record in its place", "cut and filled again"])
+def test_a_cache_that_is_cut_or_changed_ends_in_a_sentence(
+    digits: Path, digits_artifacts: Path, tmp_path: Path, how: str
+) -> None:
+    artifacts, samples = load_artifacts(digits_artifacts), open_folder(digits / "train").samples[:12]
+    found = extract_features(artifacts, samples, cache=tmp_path)
+    expected = found.batch(np.arange(12))[0]
+    (file,) = tmp_path.glob("*/features.bin")
+    content = file.read_bytes()
+    size = len(content) // 12
+    if how == "cut":
+        os.truncate(file, 6 * size + 7)
+    elif how == "emptied":
+        os.truncate(file, 0)
+    elif how == "zeroed":
+        file.write_bytes(bytes(len(content)))
+    elif how == "another record in its place":
+        with file.open("r+b") as stream:
+            stream.seek(7 * size)
+            stream.write(content[:size])
+    else:  # by another run over the same cache, with other samples
+        os.truncate(file, 6 * size)
+        others = open_folder(digits / "train").samples[20:40]
+        extract_features(artifacts, others, cache=tmp_path)
+    with pytest.raises(RunError, match=rf"^the feature cache {file.parent} has been (cut|changed)[^\n]*--resume"):
+        found.batch(np.arange(12))
+    again = extract_features(artifacts, samples, cache=tmp_path)
+    np.testing.assert_array_equal(again.batch(np.arange(12))[0], expected)
+
+
+def test_what_another_run_adds_disturbs_nobody(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    artifacts, samples = load_artifacts(digits_artifacts), open_folder(digits / "train").samples
+    found = extract_features(artifacts, samples[:12], cache=tmp_path)
+    expected = found.batch(np.arange(12))[0]
+    extract_features(artifacts, samples[12:30], cache=tmp_path)
+    np.testing.assert_array_equal(found.batch(np.arange(12))[0], expected)
+
+
+def test_without_a_home_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("EDGETL_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(RunError, match=r"no home directory .*EDGETL_CACHE"):
+        default_cache_directory()
+    monkeypatch.setenv("EDGETL_CACHE", str(tmp_path))
+    assert default_cache_directory() == tmp_path
+
+
+def test_a_place_that_takes_no_cache_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(RunError, match=r"no features can be kept in .*file/cache \(.+\): .*EDGETL_CACHE"),
+        FeatureCache(tmp_path / "file" / "cache", SPECS),
+    ):
+        pass
