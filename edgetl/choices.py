@@ -71,6 +71,8 @@ RANGES = {
     "micro_batch": Range(1, _MOST),
     "memory_mb": Range(1.0, 1e12),
     "views": Range(1, 10_000),
+    "window": Range(_SMALLEST, 1e6),  # seconds
+    "hop": Range(_SMALLEST, 1e6),
     "seed": Range(0, 2**64 - 1),  # as many as `date +%s%N` and 64 random bits need
     "threads": Range(1, 2**16),
 }

@@ -67,7 +67,7 @@ def window_options(command: F) -> F:
         (
             click.option(
                 "--window",
-                type=click.FloatRange(min=0, min_open=True),
+                type=number("window"),
                 metavar="SECONDS",
                 help="Cut recordings into windows of this length, each of which is a sample.  "
                 "[default: what the network hears, if --hop is given; else whole recordings, of which the middle is "
@@ -75,7 +75,7 @@ def window_options(command: F) -> F:
             ),
             click.option(
                 "--hop",
-                type=click.FloatRange(min=0, min_open=True),
+                type=number("hop"),
                 metavar="SECONDS",
                 help="Time from the start of a window to the start of the next.  [default: --window]",
             ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgetl.artifacts import AudioPreprocessing
-from edgetl.choices import check_range
+from edgetl.choices import check_number
 from edgetl.data.audio import open_wav
 from edgetl.data.decode import SECONDS, Decoder, Extent, Span
 from edgetl.data.sample import Sample, Samples
@@ -21,7 +20,6 @@ from edgetl.runtime import map_in_order
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LONGEST = 2**40  # samples from one window to the next, years of them
 _TOLERANCE = 0.05
 """Share of a window by which a recording may be longer without a word, or without a window more."""
 
@@ -63,13 +61,13 @@ def windows_of(audio: AudioPreprocessing | None, window: float | None, hop: floa
         return None
     for name, seconds in (("window", window), ("hop", hop)):
         if seconds is not None:
-            check_range(name, seconds, 0, sys.float_info.max)
+            check_number(name, seconds)
     if audio is None:
         raise DataError("--window and --hop are for recordings: leave them out")
     if window is not None and window > audio.seconds:
         raise DataError(f"the network hears {audio.seconds:g} s at once: give a --window of at most {audio.seconds:g}")
     length = audio.samples if window is None else min(audio.samples, round(window * audio.sample_rate))
-    distance = length if hop is None else round(min(hop * audio.sample_rate, _LONGEST))
+    distance = length if hop is None else round(hop * audio.sample_rate)
     if min(length, distance) < 1:
         raise DataError(f"--window and --hop must be at least {1 / audio.sample_rate:.2g} s, the time of one sample")
     return Windows(length, distance)
