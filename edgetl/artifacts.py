@@ -108,17 +108,23 @@ class AudioPreprocessing:
         sample_rate: in Hz; recordings of other rates are resampled.
         seconds: length of what the network sees; longer recordings lose both ends, shorter ones get
             silence on both sides.
-        n_fft: length of a frame and of its Hann window, in samples.
+        scale: what samples of full scale ±1 are multiplied by; 32768 for a network that takes 16-bit values.
+        n_fft: length of a frame, in samples.
+        win_length: length of the Hann window in the middle of a frame, in samples; 0 for all of it.
         hop_length: distance of two frames, in samples.
+        center: whether the first frame is centred on the first sample, and the ends reflected; else frames lie
+            within the recording.
         mels: number of mel bands between `f_min` and `f_max` Hz.
         mel_scale: `htk`, triangles of height 1 (torchaudio's default), or `slaney`, of area 1 in Hz
             (librosa's default).
         power: 2 for the power spectrum, 1 for magnitudes.
         log_offset: what is added before the logarithm.
         log: `natural` or `decibel` (ten times the common logarithm).
+        top_db: of `decibel`: how far below the largest value the smallest may lie; 0 for no limit.
         mean, std: what the result is standardised with.
         channels: how many times it is given to the network, 1 or 3.
         time_first: frames before mels.
+        channels_last: `[frames, mels, channels]` or its transpose, as TensorFlow has it.
     """
 
     sample_rate: int = 16000
@@ -136,6 +142,11 @@ class AudioPreprocessing:
     std: float = 1.0
     channels: int = 1
     time_first: bool = False
+    channels_last: bool = False
+    scale: float = 1.0
+    win_length: int = 0
+    center: bool = True
+    top_db: float = 0.0
 
     @property
     def samples(self) -> int:
@@ -144,14 +155,14 @@ class AudioPreprocessing:
 
     @property
     def frames(self) -> int:
-        """Number of frames; the first is centred on the first sample, as torch.stft does it."""
-        return 1 + self.samples // self.hop_length
+        """Number of frames, as torch.stft has them."""
+        return 1 + (self.samples if self.center else self.samples - self.n_fft) // self.hop_length
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of the spectrogram."""
         size = (self.frames, self.mels) if self.time_first else (self.mels, self.frames)
-        return (self.channels, *size)
+        return (*size, self.channels) if self.channels_last else (self.channels, *size)
 
 
 @dataclass(frozen=True)

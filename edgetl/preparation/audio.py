@@ -41,7 +41,12 @@ def audio_preprocessing(overrides: Mapping[str, Any]) -> AudioPreprocessing:
         "sample_rate must be between 100 and 1000000": 100 <= spec.sample_rate <= 1_000_000,
         "n_fft, hop_length, mels and seconds must be positive": min(spec.n_fft, spec.hop_length, spec.mels) > 0
         and spec.seconds > 0,
-        "n_fft must be shorter than twice seconds": spec.n_fft // 2 < spec.samples,
+        "n_fft must be shorter than twice seconds": not spec.center or spec.n_fft // 2 < spec.samples,
+        "n_fft must be no longer than seconds, or center True": spec.center or spec.n_fft <= spec.samples,
+        "win_length must be at most n_fft, or 0": 0 <= spec.win_length <= spec.n_fft,
+        "scale must be positive": 0 < spec.scale < math.inf,
+        "top_db must not be negative, and is for log decibel": spec.top_db >= 0
+        and (spec.top_db == 0 or spec.log == "decibel"),
         "f_min must be below f_max, and f_max at most half of sample_rate": 0 <= spec.f_min < spec.f_max
         and 2 * spec.f_max <= spec.sample_rate,
         "power must be 1 or 2": spec.power in (1, 2),
@@ -66,21 +71,25 @@ def build_audio(spec: AudioPreprocessing, output: str, file: Path) -> None:
     op = Nodes("preprocess")
     samples = _fixed_length(op, spec)
     reach = spec.n_fft // 2
-    padded = op.Pad(samples, np.array([reach, reach]), mode="reflect")
+    padded = op.Pad(samples, np.array([reach, reach]), mode="reflect") if spec.center else samples
     # frames, window and Fourier transform in one: each frequency's cosine and sine slide over the recording
     waves = op.Unsqueeze(padded, np.array([0, 1]))
-    parts = op.Conv(waves, _fourier(spec.n_fft)[:, None], strides=[spec.hop_length])
+    parts = op.Conv(waves, _fourier(spec)[:, None], strides=[spec.hop_length])
     both = op.Reshape(parts, np.array([2, reach + 1, -1]))
     spectrum = op.ReduceSumSquare(both, np.array([0]), keepdims=0)
     if spec.power == 1:
         spectrum = op.Sqrt(spectrum)
     mels = op.MatMul(mel_filters(spec).astype(np.float32), spectrum)
     logarithm = op.Log(op.Add(mels, np.array(spec.log_offset, np.float32)))
-    scale = (10 / math.log(10) if spec.log == "decibel" else 1.0) / spec.std
-    scaled = op.Add(op.Mul(logarithm, float(scale)), float(-spec.mean / spec.std))
+    scale = 10 / math.log(10) if spec.log == "decibel" else 1.0
+    if spec.top_db:
+        least = op.Add(op.ReduceMax(logarithm, keepdims=1), float(-spec.top_db / scale))
+        logarithm = op.Max(logarithm, least)
+    scaled = op.Add(op.Mul(logarithm, float(scale / spec.std)), float(-spec.mean / spec.std))
     if spec.time_first:
         scaled = op.Transpose(scaled, perm=[1, 0])
-    op.Expand(op.Unsqueeze(scaled, np.array([0, 1])), np.array([1, *spec.shape]), out=output)
+    axes = np.array([0, 3 if spec.channels_last else 1])
+    op.Expand(op.Unsqueeze(scaled, axes), np.array([1, *spec.shape]), out=output)
     model = make_model(
         helper.make_graph(
             op.nodes,
@@ -122,12 +131,14 @@ def _fixed_length(op: Nodes, spec: AudioPreprocessing) -> str:
     return op.Reshape(padded, wanted)  # so that its length is known
 
 
-def _fourier(size: int) -> NDArray[np.float32]:
-    """Cosines, then sines, of every frequency in a periodic Hann window, `[2 · (size // 2 + 1), size]`."""
-    time = np.arange(size)
-    angles = 2 * np.pi * (np.outer(np.arange(size // 2 + 1), time) % size) / size
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * time / size)
-    return (np.concatenate([np.cos(angles), -np.sin(angles)]) * window).astype(np.float32)
+def _fourier(spec: AudioPreprocessing) -> NDArray[np.float32]:
+    """Cosines, then sines, of every frequency in a periodic Hann window, `[2 · (n_fft // 2 + 1), n_fft]`."""
+    size, length = spec.n_fft, spec.win_length or spec.n_fft
+    angles = 2 * np.pi * (np.outer(np.arange(size // 2 + 1), np.arange(size)) % size) / size
+    before = (size - length) // 2
+    window = np.zeros(size)
+    window[before : before + length] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    return (np.concatenate([np.cos(angles), -np.sin(angles)]) * window * spec.scale).astype(np.float32)
 
 
 def _htk(hertz: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,7 +14,10 @@ CASES: list[dict[str, Any]] = [
     {"mel_scale": "slaney", "log": "decibel", "channels": 3, "mean": -40.0, "std": 20.0},
     {"sample_rate": 8000, "n_fft": 256, "hop_length": 100, "mels": 20, "f_min": 60.0, "power": 1.0, "seconds": 0.7},
     {"n_fft": 512, "mels": 40, "time_first": True, "log_offset": 1e-10},
-]
+    {"n_fft": 512, "win_length": 401, "center": False, "scale": 32768.0, "log": "decibel", "top_db": 50.0,
+     "log_offset": 1e-10, "mel_scale": "slaney", "mels": 32, "time_first": True, "channels_last": True},
+    {"n_fft": 512, "center": False, "channels_last": True, "channels": 3},
+]  # fmt: skip
 
 
 def run(spec: AudioPreprocessing, samples: np.ndarray, directory: Path) -> np.ndarray:
@@ -30,8 +33,11 @@ def closed_form(spec: AudioPreprocessing, samples: np.ndarray) -> np.ndarray:
     samples = samples[start : start + spec.samples]
     lacking = spec.samples - len(samples)
     samples = np.pad(samples, (lacking // 2, lacking - lacking // 2))
-    padded = np.pad(samples, spec.n_fft // 2, mode="reflect")
-    window = np.hanning(spec.n_fft + 1)[:-1]
+    samples = samples * spec.scale
+    padded = np.pad(samples, spec.n_fft // 2, mode="reflect") if spec.center else samples
+    length = spec.win_length or spec.n_fft
+    before = (spec.n_fft - length) // 2
+    window = np.pad(np.hanning(length + 1)[:-1], (before, spec.n_fft - length - before))
     columns = [
         np.abs(np.fft.rfft(padded[i * spec.hop_length :][: spec.n_fft] * window)) ** spec.power
         for i in range(spec.frames)
@@ -39,8 +45,11 @@ def closed_form(spec: AudioPreprocessing, samples: np.ndarray) -> np.ndarray:
     logarithm = np.log(mel_filters(spec) @ np.stack(columns, 1) + spec.log_offset)
     if spec.log == "decibel":
         logarithm *= 10 / np.log(10)
+    if spec.top_db:
+        logarithm = np.maximum(logarithm, logarithm.max() - spec.top_db)
     scaled = (logarithm - spec.mean) / spec.std
-    return np.broadcast_to(scaled.T if spec.time_first else scaled, spec.shape)
+    scaled = scaled.T if spec.time_first else scaled
+    return np.broadcast_to(scaled[..., None] if spec.channels_last else scaled, spec.shape)
 
 
 @pytest.mark.parametrize("fields", CASES)
@@ -93,6 +102,18 @@ def test_the_spectrogram_is_that_of_transformers(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(spec, samples, tmp_path)[0], np.log(expected), atol=2e-3)
 
 
+@pytest.mark.parametrize("center", [True, False])
+def test_a_short_window_lies_where_torch_has_it(center: bool, tmp_path: Path) -> None:
+    import torch
+
+    spec = audio_preprocessing({"n_fft": 512, "win_length": 401, "center": center, "log_offset": 1e-10})
+    samples = 0.1 * np.random.default_rng(1).standard_normal(16000)
+    window = torch.hann_window(401, dtype=torch.float64)
+    values = torch.stft(torch.from_numpy(samples), 512, 160, 401, window, center, "reflect", return_complex=True)
+    expected = np.log(mel_filters(spec) @ (values.abs() ** 2).numpy() + 1e-10)
+    np.testing.assert_allclose(run(spec, samples, tmp_path)[0], expected, atol=2e-3)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -104,6 +125,10 @@ def test_the_spectrogram_is_that_of_transformers(tmp_path: Path) -> None:
         ({"seconds": 0.001}, "shorter than twice"),
         ({"mels": 200}, "larger n_fft"),
         ({"std": 0.0}, "positive"),
+        ({"center": False, "seconds": 0.02}, "no longer than seconds"),
+        ({"win_length": 500}, "at most n_fft"),
+        ({"top_db": 80.0}, "for log decibel"),
+        ({"scale": 0.0}, "scale must be positive"),
     ],
 )
 def test_what_makes_no_sense(fields: dict[str, Any], message: str) -> None:
