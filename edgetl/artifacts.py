@@ -100,6 +100,10 @@ class Preprocessing:
         return (TensorSpec("pixels", (self.channels, self.height, self.width)),)
 
 
+SPECTROGRAM = "spectrogram"
+"""Name of a network's input that is one."""
+
+
 @dataclass(frozen=True)
 class AudioPreprocessing:
     """How a recording becomes a log-mel spectrogram `[channels, frames, mels]` or its transpose.

@@ -48,6 +48,11 @@ from edgetl.cli.reporting import finish, reporting
     "Or auto: the largest of head, last:K and all that fits --device.",
 )
 @click.option("--head", metavar="NAME", help="The classifier's name, where the network alone does not tell.")
+@click.option(
+    "--append-head",
+    is_flag=True,
+    help="Put the new head behind the network's output, which are features, instead of replacing the last layer.",
+)
 @click.option("--size", type=click.IntRange(min=1), help="Input height and width in pixels.  [default: the model's]")
 @click.option(
     "--resize",

@@ -232,8 +232,8 @@ class _Tally:
                 )
             return (
                 f"{several} recordings last longer than the {limit:g} s that the network hears, the longest "
-                f"{longest.length:.2f} s ({name}): only the middle was used, and {self._left_out / self._total:.0%} of "
-                f"all sound was not; {way}"
+                f"{longest.length:.2f} s ({name}): only the middle was used, and "
+                f"{_share(self._left_out / self._total)} of all sound was not; {way}"
             )
         way = "a larger --max-length of 'edgetl prepare' keeps more of it"
         if self._samples == 1:
@@ -260,6 +260,10 @@ class _Kind:
         elif extent.length > self.longest[1].length:
             self.longest = name, extent
         self.count += 1
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value >= 0.01 else "less than 1%"
 
 
 def _counted(count: int, what: str) -> str:

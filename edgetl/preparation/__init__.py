@@ -16,6 +16,7 @@ from edgetl.artifacts import (
     MANIFEST,
     PREPROCESS,
     SCHEMA_VERSION,
+    SPECTROGRAM,
     TOKENIZER,
     TRAINABLE,
     Artifacts,
@@ -32,7 +33,7 @@ from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, open_decoder
 from edgetl.data.depth import find_pixel_range
 from edgetl.devices import THIS, load_device
 from edgetl.errors import DeviceError, EdgetlError, ModelError
-from edgetl.events import OnEvent, Stage, ignore
+from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.planning import plan_for
 from edgetl.targets import OUTPUTS_ARE
 
@@ -87,6 +88,7 @@ def prepare(
     model_args: Mapping[str, Any] | None = None,
     train: Sequence[str] = ("head",),
     head: str | None = None,
+    append_head: bool = False,
     preprocessing: Mapping[str, Any] | None = None,
     modality: str | None = None,
     max_length: int | None = None,
@@ -116,6 +118,8 @@ def prepare(
         train: which share trains, united: `head`, `last:K`, `all`, `bias`, `norm`, or globs over
             parameter names. The new head always does.
         head: the classifier's name where the graph alone does not tell.
+        append_head: the head is a new linear layer behind the network's output (`head`, if there are several),
+            and replaces none. So it is, too, where no classifier is at the end and the output is a vector.
         preprocessing: fields of `edgetl.artifacts.Preprocessing` that replace the model's own, and
             `size` (pixels, or height and width) and `crop_pct` for convenience.
         modality: what a sample is: `image`, `audio` (a recording, of which the network gets a log-mel
@@ -178,7 +182,11 @@ def prepare(
     )
     length = loaded.text.max_length if loaded.text is not None else 1
     on_event(Stage("cutting"))
-    network = heads.replace_head(loaded.model, count, loaded.parameters, head)
+    if not append_head and head is None and (name := heads.features_output(loaded.model)) is not None:
+        append_head = True
+        on_event(Note(f"no classifier is at the network's end: the head is a new linear layer on its output {name!r}"))
+    give = heads.append_head if append_head else heads.replace_head
+    network = give(loaded.model, count, loaded.parameters, head)
     if tuple(train) == (share.AUTO,):
         assert profile is not None, "it was asked for above"
         chosen = share.largest(network, loss, profile, device or THIS, length=length, on_event=on_event)
@@ -295,7 +303,7 @@ def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessin
     if (shape is not None) != (modality == ARRAY) or (shape is not None and not (shape and min(shape) > 0)):
         raise EdgetlError("the modality array, and no other, takes --input-shape: positive sizes such as 6,128")
     if audio is not None:
-        return (TensorSpec("spectrogram", audio.shape),)
+        return (TensorSpec(SPECTROGRAM, audio.shape),)
     return () if shape is None else (TensorSpec("values", tuple(shape)),)
 
 

@@ -231,10 +231,67 @@ def replace_head(
     reader = _Reader(graph)
     way = _find(graph, reader, head)
     features, size = _features(graph, reader, way, named=head is not None)
+    label = reader.label(way.layers[0]) if reader.weight(way.layers[0]).endswith(".weight") else "head"
+    return _with_head(result, features, size, label, classes, parameters)
+
+
+def append_head(
+    model: onnx.ModelProto, classes: int, parameters: tuple[str, ...] = (), output: str | None = None
+) -> Network:
+    """Return the network with a new head behind its output, which are features; see `replace_head`.
+
+    Args:
+        output: name of the output, if there are several.
+
+    Raises:
+        ModelError: there are several outputs, or the output is not one vector for each sample.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    names = [value.name for value in graph.output]
+    if output is None and len(names) > 1:
+        raise ModelError(f"the network has {len(names)} outputs: choose the features with --head, one of {names}")
+    if output is not None and output not in names:
+        raise ModelError(f"--head {output!r} is not an output of the network: choose one of {names}")
+    name = output or names[0]
+    size = _vector(result, name)
+    if size is None:
+        raise ModelError(
+            f"the output {name!r} is not one vector of numbers for each sample, so no head fits behind it: leave "
+            "--append-head out, or give a network that pools its features"
+        )
+    flat = f"{name}/flat"
+    graph.node.append(helper.make_node("Flatten", [name], [flat], axis=1))
+    return _with_head(result, flat, size, "head", classes, parameters)
+
+
+def features_output(model: onnx.ModelProto) -> str | None:
+    """Return the only output of a network without classifier, if it is one vector for each sample; else None."""
+    if len(model.graph.output) != 1:
+        return None
+    name: str = model.graph.output[0].name
+    if _Reader(model.graph).behind(name).layers:
+        return None
+    return name if _vector(model, name) is not None else None
+
+
+def _vector(model: onnx.ModelProto, output: str) -> int | None:
+    """Return the length of an output that is one vector for each sample, perhaps with axes of size 1; else None."""
+    (values,) = run_graph(model, [output], draw(graph_inputs(model.graph), _BATCH, length=_LENGTH))
+    is_vector = values.dtype == np.float32 and values.ndim > 1 and len(values) == _BATCH
+    size = math.prod(values.shape[1:])
+    return size if is_vector and size == max(values.shape[1:]) > 1 else None
+
+
+def _with_head(
+    model: onnx.ModelProto, features: str, size: int, label: str, classes: int, parameters: tuple[str, ...]
+) -> Network:
+    """Give a graph a linear layer on the value `features`, `[batch, size]`, whose parameters are named by `label`."""
+    graph = model.graph
     _set_outputs(graph, [onnx.ValueInfoProto(name=features)])
     prune(graph)
     left = {tensor.name for tensor in graph.initializer}
-    label = reader.label(way.layers[0]) if reader.weight(way.layers[0]).endswith(".weight") else "head"
     stem = next(name for name in _numbered(label) if left.isdisjoint((f"{name}.weight", f"{name}.bias")))
     names = (f"{stem}.weight", f"{stem}.bias")
     for name, shape in zip(names, ((classes, size), (classes,)), strict=True):
@@ -242,7 +299,7 @@ def replace_head(
     graph.node.append(helper.make_node("Gemm", [features, *names], [BATCH_LOGITS], transB=1))
     _set_outputs(graph, [helper.make_tensor_value_info(BATCH_LOGITS, TensorProto.FLOAT, ["batch", classes])])
     kept = [name for name in parameters if name in left and name not in names]
-    return Network(result, (*kept, *names), names)
+    return Network(model, (*kept, *names), names)
 
 
 def linear_head(network: Network, trainable: onnx.ModelProto) -> Head | None:

@@ -10,7 +10,7 @@ from torch import nn
 from edgetl import runtime
 from edgetl.artifacts import BATCH_LOGITS, Preprocessing
 from edgetl.errors import ModelError
-from edgetl.preparation.heads import replace_head
+from edgetl.preparation.heads import append_head, features_output, replace_head
 from edgetl.preparation.sources.export import export
 
 SMALL = Preprocessing(8, 8, resize_size=8)
@@ -277,3 +277,39 @@ def test_layers_in_sequence_end_with_the_last_one() -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y0"])]
     nodes += [helper.make_node("Mul", [f"y{i}", f"y{i}"], [f"y{i + 1}"]) for i in range(3000)]
     assert replace_head(graph(nodes, ["y3000"], {"w": W}), 5).head == ("head.weight", "head.bias")
+
+
+def extractor(*end: nn.Module) -> tuple[onnx.ModelProto, nn.Module, tuple[str, ...]]:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 5, 3), nn.LeakyReLU(), *end).eval()
+    return (*export(module, SMALL.inputs)[:1], module, export(module, SMALL.inputs)[1])
+
+
+@pytest.mark.parametrize(
+    "end", [(nn.AdaptiveAvgPool2d(1), nn.Flatten()), (nn.AdaptiveMaxPool2d(1),), (nn.Flatten(), nn.Linear(180, 5))]
+)
+def test_a_head_is_put_behind_features(end: tuple[nn.Module, ...]) -> None:
+    model, module, parameters = extractor(*end)
+    network = append_head(model, 5, parameters)
+    assert network.head == ("head.weight", "head.bias")
+    assert network.parameters == (*parameters, *network.head)
+    for tensor in network.model.graph.initializer:
+        if tensor.name == "head.weight":
+            assert not numpy_helper.to_array(tensor).any()
+            tensor.CopyFrom(numpy_helper.from_array(np.eye(5, dtype=np.float32), tensor.name))
+    pictures = torch.randn(2, 3, 8, 8)
+    session = runtime.open_session(network.model.SerializeToString())
+    (found,) = session.run([BATCH_LOGITS], {network.model.graph.input[0].name: pictures.numpy()})
+    np.testing.assert_allclose(found, module(pictures).detach().numpy().reshape(2, 5), rtol=1e-4, atol=1e-5)
+
+
+def test_what_features_are() -> None:
+    normalised = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(5))
+    assert features_output(extractor(normalised)[0]) is not None
+    assert features_output(extractor(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 7))[0]) is None
+    model, _, parameters = extractor()
+    assert features_output(model) is None
+    with pytest.raises(ModelError, match="not one vector of numbers for each sample"):
+        append_head(model, 3, parameters)
+    with pytest.raises(ModelError, match="is not an output of the network"):
+        append_head(model, 3, parameters, "elsewhere")

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, inliner
 
 from edgetl import runtime
-from edgetl.artifacts import Preprocessing, TensorSpec
+from edgetl.artifacts import SPECTROGRAM, Preprocessing, TensorSpec
 from edgetl.errors import ModelError, first_line
 from edgetl.graphs import node_inputs
 from edgetl.preparation.graph import GraphIndex, graph_inputs
@@ -80,7 +80,10 @@ def load_with_inputs(file: Path, inputs: Sequence[TensorSpec]) -> tuple[onnx.Mod
     found = graph_inputs(model.graph)
     if len(found) != len(inputs) or not all(map(_fits, found, inputs)):
         listed = ["; ".join(f"{spec.dtype} {list(spec.shape)}" for spec in specs) for specs in (found, inputs)]
-        raise ModelError(f"{file} takes, for one sample, {listed[0]} (-1 is any size), not {listed[1]}")
+        way = ""
+        if inputs[0].name == SPECTROGRAM:
+            way = "; change mels, seconds, hop_length, channels, time_first or channels_last with --audio-arg"
+        raise ModelError(f"{file} takes, for one sample, {listed[0]} (-1 is any size), not {listed[1]}{way}")
     for value, spec in zip(model.graph.input, inputs, strict=True):
         shape: list[str | int | None] = ["batch", *spec.shape]
         value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, shape))
