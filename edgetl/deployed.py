@@ -19,6 +19,7 @@ from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing, 
 from edgetl.choices import INPUTS, MODALITIES, TASKS
 from edgetl.data import Sample, Samples, Wanted, open_inputs, open_measured
 from edgetl.data.audio import is_silent, middle
+from edgetl.data.checks import contradictions, missing
 from edgetl.data.decode import AUDIO, Decoder, open_decoder
 from edgetl.data.depth import PixelRange
 from edgetl.data.sample import Reader
@@ -341,7 +342,7 @@ def evaluate(
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
     deployed = DeployedModel(model, provider=where, on_event=on_event)
     cut = windows_of(deployed.audio, window, hop)
-    dataset = open_measured(Path(data), deployed.wanted(input_column, label_column))
+    dataset = open_measured(Path(data), deployed.wanted(input_column, label_column), on_event)
     if deployed.provenance.get("run_finished") is False:
         on_event(Note(f"{model} was deployed from a run that was not finished: from its best epoch until then"))
     on_event(Stage("evaluating"))
@@ -349,6 +350,8 @@ def evaluate(
     loop_started = time.monotonic()
     labels: list[Any] = []
     found: list[NDArray[np.float32]] = []
+    names: list[str] = []
+    digests: list[bytes] = []
     rejected: list[tuple[str, str]] = []
     outcomes = _run_all(deployed, samples, threads)
     for done, (sample, outcome) in enumerate(zip(samples, outcomes, strict=True), start=1):
@@ -357,12 +360,20 @@ def evaluate(
             on_event(Note(f"left out {sample.name}: {outcome.reason}"))
         else:
             labels.append(sample.label)
+            names.append(sample.name)
+            digests.append(bytes.fromhex(outcome.digest))
             found.append(outcome.answer)
         on_event(FeatureProgress(done, len(samples), 0))
     seconds = time.monotonic() - loop_started
     if not found:
         raise DataError(f"no usable sample is left in {dataset.root}: replace those named above")
     truth, answers = np.array(labels), np.stack(found)
+    sentences = [contradictions(digests, truth, deployed.labels, lambda index: names[index])]
+    if deployed.task != "regression":
+        sentences.append(missing(deployed.labels, truth, "sample"))
+    for sentence in sentences:
+        if sentence is not None:
+            on_event(Note(sentence))
     is_classification = deployed.task == "classification"
     correct = int((answers.argmax(axis=1) == truth).sum()) if is_classification else None
     measured = figures(deployed.task, truth, answers)

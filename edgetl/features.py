@@ -36,8 +36,9 @@ import numpy as np
 
 from edgetl import runtime
 from edgetl.artifacts import BACKBONE, PREPROCESS, TOKENIZER, Artifacts, TensorSpec
-from edgetl.data import Sample, Samples
+from edgetl.data import Sample, Samples, content_digest
 from edgetl.data.augment import Views
+from edgetl.data.checks import groups_at_odds
 from edgetl.data.decode import Decoder, open_decoder
 from edgetl.data.depth import FULL_RANGE, PixelRange
 from edgetl.data.sample import Reader
@@ -57,6 +58,8 @@ _ANOTHER_CACHE = "name a folder for them in the environment variable EDGETL_CACH
 
 _DIGEST = 16
 _FLUSH_EVERY_SECONDS = 2.0
+_CHUNK_BYTES = 8_000_000
+_COMPARED_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,50 @@ def extract_views(
         reused=features.reused + len(found.rows) - found.computed,
         seconds=features.seconds + found.seconds,
         placement=features.placement or found.placement,
+    )
+
+
+def alike(features: FeatureSet, rows: NDArray[np.int64], labels: NDArray[Any]) -> str | None:
+    """Say whether samples look the same to the network though they are others; None if there is nothing to say.
+
+    Only features of up to `_COMPARED_BYTES` are compared with each other; whether all are the same is always found.
+
+    Args:
+        rows: `[N]`, the samples to look at.
+        labels: of all samples.
+    """
+    size = sum(spec.nbytes for spec in features.source.artifacts.manifest.features)
+    chunk = max(1, _CHUNK_BYTES // size)
+    first = features.batch(rows[:1])
+    if len(rows) > 1 and all(
+        np.allclose(tensor, start, rtol=1e-5, atol=1e-6 * float(np.abs(start).max()))
+        for begin in range(0, len(rows), chunk)
+        for tensor, start in zip(features.batch(rows[begin : begin + chunk]), first, strict=True)
+    ):
+        return (
+            f"all {len(rows)} training samples look the same to the network, so it cannot learn to tell them apart: "
+            "look at some of them, and at the preprocessing (edgetl inspect)"
+        )
+    if len(rows) * size > _COMPARED_BYTES:
+        return None
+    keys = [
+        content_digest(b"".join(tensor[index].tobytes() for tensor in batch))
+        for begin in range(0, len(rows), chunk)
+        for batch in (features.batch(rows[begin : begin + chunk]),)
+        for index in range(len(batch[0]))
+    ]
+    found = [
+        (rows[one], rows[other])
+        for one, other in groups_at_odds(np.array(keys, "V16"), labels[rows])
+        if (features.digests[rows[one]] != features.digests[rows[other]]).any()
+    ]
+    if not found:
+        return None
+    one, other = (features.samples[index].name for index in found[0])
+    return (
+        f"{len(found)} training sample{'s look' if len(found) > 1 else ' looks'} the same to the network as another of "
+        f"another label, though their contents differ ({one} and {other}{' …' if len(found) > 1 else ''}): it cannot "
+        "learn to tell them apart"
     )
 
 

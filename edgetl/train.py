@@ -17,12 +17,13 @@ from edgetl import defaults, runtime, schema, storage
 from edgetl.artifacts import Optimizer, load_artifacts
 from edgetl.data import Dataset, open_training, split_stratified, strata, wanted_by
 from edgetl.data.augment import Views
+from edgetl.data.checks import contradictions, missing
 from edgetl.data.decode import IMAGE
 from edgetl.data.depth import check_pixel_range, find_pixel_range
 from edgetl.data.survey import survey, windows_of
 from edgetl.errors import DataError, OutOfMemoryError
 from edgetl.events import Note, OnEvent, Stage, ignore
-from edgetl.features import FeatureSet, Rejected, decoder_of, extract_features, extract_views
+from edgetl.features import FeatureSet, Rejected, alike, decoder_of, extract_features, extract_views
 from edgetl.figures import FIGURES, best_epoch
 from edgetl.loop import Job, find_learning_rate, initial_head, prove, train
 from edgetl.machine import this_machine
@@ -191,7 +192,7 @@ def finetune(
     cut = windows_of(manifest.audio, window, hop)
     found, largest = fit(found, prepared, micro_batch)
     wanted = wanted_by(manifest, manifest.labels, input_column, label_column)
-    train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted)
+    train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted, on_event)
     if len(train_set.labels) != manifest.outputs:
         raise DataError(
             f"{train_set.root} has {len(train_set.labels)} {OUTPUTS_ARE[manifest.task]}, but {prepared.path} was "
@@ -222,6 +223,9 @@ def finetune(
         on_event(Stage(f"{views} views of each"))
         features = extract_views(features, train_rows, Views(augment, views, seed, flip), on_event)
     duplicates = _report_duplicates(features, train_rows, val_rows, on_event)
+    _report_labels(train_set.labels, labels, manifest.task, features, val_rows, on_event)
+    if sentence := alike(features, train_rows, labels):
+        on_event(Note(sentence))
     if manifest.task == "multilabel":
         _report_never(train_set.labels, labels[train_rows], on_event)
     mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
@@ -367,7 +371,7 @@ def _divide(
     if empty := [name for index, name in enumerate(names) if index not in left]:
         raise DataError(
             f"no usable sample is left for {', '.join(map(repr, empty))} in {train_set.root}: "
-            "replace those named above, or add some"
+            "add some, or replace what was left out"
         )
     if val_set is not None:
         if len(others) == 0:
@@ -397,6 +401,24 @@ def _report_duplicates(
             )
         )
     return len(found)
+
+
+def _report_labels(
+    names: tuple[str, ...],
+    labels: NDArray[Any],
+    task: str,
+    features: FeatureSet,
+    val_rows: NDArray[np.int64],
+    on_event: OnEvent,
+) -> None:
+    """Name labels that contradict each other, and those that the validation cannot measure."""
+    digests = [digest.tobytes() for digest in features.digests]
+    found = [contradictions(digests, labels, names, lambda index: features.samples[index].name)]
+    if task != "regression" and len(val_rows):
+        found.append(missing(names, labels[val_rows], "validation sample"))
+    for sentence in found:
+        if sentence is not None:
+            on_event(Note(sentence))
 
 
 def _report_never(names: tuple[str, ...], labels: NDArray[Any], on_event: OnEvent) -> None:

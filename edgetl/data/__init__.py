@@ -4,39 +4,57 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from textwrap import shorten
 
 from edgetl.data import arrays, table
-from edgetl.data.folder import Split, files_of, find_split, open_folder, split_stratified, strata
+from edgetl.data.folder import open_folder, split_stratified, strata
 from edgetl.data.images import read_rgb
-from edgetl.data.sample import Dataset, Label, Sample, Samples, Wanted, content_digest, wanted_by
+from edgetl.data.parts import find_layout, loose_files
+from edgetl.data.sample import (
+    Dataset,
+    Label,
+    Sample,
+    Samples,
+    Wanted,
+    content_digest,
+    files_of,
+    listed,
+    wanted_by,
+)
 from edgetl.errors import DataError
+from edgetl.events import Note, OnEvent, ignore
 
 _FILES = {*table.SUFFIXES, *arrays.SUFFIXES, ".txt"}
 _FORMS = "a folder with one folder of files per class, a .csv or .jsonl table, or an .npz file"
 
 
-def open_training(data: Path, val: Path | None, wanted: Wanted) -> tuple[Dataset, Dataset | None]:
+def open_training(
+    data: Path, val: Path | None, wanted: Wanted, on_event: OnEvent = ignore
+) -> tuple[Dataset, Dataset | None]:
     """Open what trains, and what validates: `val` if given, else the part `val` or `test` of `data`, or None.
 
     Raises:
-        DataError: it cannot be read, or its labels are not those wanted.
+        DataError: it cannot be read, or its labels are not those wanted; what trains lacks a class.
     """
-    parts = _parts(data, wanted)
-    train = _main(parts)(wanted.labels)
-    opener = _main(_parts(val, wanted)) if val else parts.get("val") or parts.get("test")
+    parts = _parts(data, wanted, on_event, trains=True)
+    if "train" not in parts:
+        raise DataError(
+            f"{data} holds what validates or tests ({', '.join(parts)}), but nothing to train with: give data with a "
+            "training part, or give these with --val"
+        )
+    train = parts["train"](wanted.labels)
+    opener = _main(_parts(val, wanted, on_event)) if val else parts.get("val") or parts.get("test")
     return train, opener(train.labels) if opener else None
 
 
-def open_measured(data: Path, wanted: Wanted) -> Dataset:
-    """Open what a model is measured on: the part `test`, or else `val`, or else all.
+def open_measured(data: Path, wanted: Wanted, on_event: OnEvent = ignore) -> Dataset:
+    """Open what a model is measured on: the part `test`, or else `val`, or else all; it may lack classes.
 
     Raises:
         DataError: as `open_training`.
     """
-    parts = _parts(data, wanted)
+    parts = _parts(data, wanted, on_event)
     return (parts.get("test") or parts.get("val") or _main(parts))(wanted.labels)
 
 
@@ -62,8 +80,8 @@ def open_inputs(given: str | Path, wanted: Wanted) -> tuple[Sample, ...]:
     return tuple(Sample(file, None, Path(file)) for file in files)
 
 
-def label_names(data: Path, task: str, label_columns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of the labels that data have, whatever their samples are.
+def label_names(data: Path, task: str, label_columns: tuple[str, ...], on_event: OnEvent = ignore) -> tuple[str, ...]:
+    """Return the names of the labels of what trains, whatever the samples are.
 
     Raises:
         DataError: as `open_training`.
@@ -73,14 +91,22 @@ def label_names(data: Path, task: str, label_columns: tuple[str, ...]) -> tuple[
     )
     described = data if data.suffix.lower() in table.SUFFIXES else table.metadata_of(data)
     if described is None and data.is_dir():
-        described = table.metadata_of(find_split(data).train)
-    return table.table_labels(described, wanted) if described else open_training(data, None, wanted)[0].labels
+        layout = find_layout(data)
+        train = layout.parts.get("train") or next(iter(layout.parts.values()), data)
+        if train.is_file():
+            return label_names(train, task, label_columns, on_event)
+        described = table.metadata_of(train)
+    if described is not None:
+        return table.table_labels(described, wanted)
+    return _main(_parts(data, wanted, on_event, trains=True))(()).labels
 
 
 Opener = Callable[[tuple[str, ...]], Dataset]
 
 
-def _parts(data: Path, wanted: Wanted, *, labelled: bool = True) -> dict[str, Opener]:
+def _parts(
+    data: Path, wanted: Wanted, on_event: OnEvent = ignore, *, labelled: bool = True, trains: bool = False
+) -> dict[str, Opener]:
     """Return how to open each part of a data set, given the labels expected; at least one of train, val and test."""
     if not data.exists():
         raise DataError(f"{data} does not exist: give {_FORMS}")
@@ -92,22 +118,44 @@ def _parts(data: Path, wanted: Wanted, *, labelled: bool = True) -> dict[str, Op
         raise DataError(f"{data} is a file: give {_FORMS}")
     if (described := table.metadata_of(data)) is not None:
         return table.open_table(described, wanted)
-    split = find_split(data)
-    folders = {"train": split.train, "val": split.val, "test": split.test}
-    return {part: _folder(folder, wanted) for part, folder in folders.items() if folder is not None}
+    layout = find_layout(data, wanted.labels)
+    if layout.unused:
+        read = listed([path.name for path in layout.parts.values()])
+        on_event(Note(f"not used: {listed(layout.unused)} in {data}, beside {read}"))
+    if not layout.parts and not layout.loose:
+        return {"train": _opened(data, wanted, on_event, complete=trains)}
+    openers = {
+        part: _opened(path, wanted, on_event, complete=trains and part == "train")
+        for part, path in {**layout.parts, **layout.loose}.items()
+    }
+    if trains and "test" in layout.loose and "train" in layout.parts:
+        on_event(Note(f"{layout.loose['test']} holds files, but no folders of classes and no table, so it is not used"))
+        del openers["test"]
+    return openers
 
 
-def _folder(folder: Path, wanted: Wanted) -> Opener:
-    if (described := table.metadata_of(folder)) is not None:
-        return _main(table.open_table(described, wanted))
-    if wanted.modality == "array":
-        raise DataError(f"{folder} is a folder, but the network takes arrays: give an .npz file or a table of numbers")
-    if wanted.task != "classification":
-        raise DataError(
-            f"{folder} has a folder for each class, which says nothing of {wanted.task}: give a table with a path and "
-            "labels, or put it into the folder as metadata.csv"
-        )
-    return partial(open_folder, folder)
+def _opened(path: Path, wanted: Wanted, on_event: OnEvent, *, complete: bool) -> Opener:
+    """Return how to open a part that is a file of its own, or a folder with a folder for each class or a table."""
+
+    def opener(labels: tuple[str, ...]) -> Dataset:
+        if path.is_file() or (table.metadata_of(path)) is not None:
+            return _main(_parts(path, wanted))(labels)
+        if wanted.modality == "array":
+            raise DataError(
+                f"{path} is a folder, but the network takes arrays: give an .npz file or a table of numbers"
+            )
+        if wanted.task != "classification":
+            raise DataError(
+                f"{path} has a folder for each class, which says nothing of {wanted.task}: give a table with a path "
+                "and labels, or put it into the folder as metadata.csv"
+            )
+        dataset = open_folder(path, labels, complete=complete)
+        if loose := loose_files(path):
+            what = listed([file.name for file in loose])
+            on_event(Note(f"not used: {what} in {path}, outside of its folders of classes"))
+        return dataset
+
+    return opener
 
 
 def _main(parts: dict[str, Opener]) -> Opener:
@@ -119,7 +167,6 @@ __all__ = [
     "Label",
     "Sample",
     "Samples",
-    "Split",
     "Wanted",
     "content_digest",
     "label_names",

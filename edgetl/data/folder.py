@@ -2,57 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.data.sample import Dataset, Label, Sample, Samples, Texts, composed, listed, unreadable
-from edgetl.data.table import metadata_of
+from edgetl.data.sample import (
+    Dataset,
+    Label,
+    Sample,
+    Samples,
+    Texts,
+    composed,
+    entries_of,
+    files_of,
+    is_hidden,
+    listed,
+)
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_TRAIN_NAMES = ("train", "training")
-_VAL_NAMES = ("val", "valid", "validation")
-_TEST_NAMES = ("test", "testing")
 _LEAST_IN_BIN = 10
 
 
-@dataclass(frozen=True)
-class Split:
-    """Folders of a data set by purpose; `None` where there is none."""
-
-    train: Path
-    val: Path | None
-    test: Path | None
-
-
-def find_split(root: Path) -> Split:
-    """Find `train/`, `val/` and `test/` below `root`; without a `train/` that has folders or a table, `root` is it.
-
-    Raises:
-        DataError: `root` is not a folder.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise DataError(f"{root} {what}: give a folder with one folder of pictures per class")
-    train = _child(root, _TRAIN_NAMES)
-    if train is None or not (metadata_of(train) or any(entry.is_dir() for entry in _entries(train))):
-        val, test = _child(root, _VAL_NAMES), _child(root, _TEST_NAMES)
-        others = [e for e in _entries(root) if e.is_dir() and e not in (val, test) and not e.name.startswith(".")]
-        if not others and (val or test):  # a data set that only measures
-            return Split(val or test or root, val, test)
-        return Split(root, None, None)
-    return Split(train, _child(root, _VAL_NAMES), _child(root, _TEST_NAMES))
-
-
-def open_folder(root: Path, labels: Sequence[str] | None = None) -> Dataset:
+def open_folder(root: Path, labels: Sequence[str] | None = None, *, complete: bool = True) -> Dataset:
     """List the files of a folder with one folder per class; they are not opened.
 
     Hidden files are passed over; whether the others are pictures shows when they are read. Names are compared in
@@ -60,6 +36,7 @@ def open_folder(root: Path, labels: Sequence[str] | None = None) -> Dataset:
 
     Args:
         labels: expected class names, in order; an empty sequence or None takes the folders' names.
+        complete: whether every class must have a folder with files in it, as to train; else one of them is enough.
 
     Raises:
         DataError: no folder, no class, one class only, an empty class, names that differ from `labels`
@@ -68,13 +45,18 @@ def open_folder(root: Path, labels: Sequence[str] | None = None) -> Dataset:
     root = Path(root)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise DataError(f"{root} {what}: give a folder with one folder of pictures per class")
+        raise DataError(f"{root} {what}: give a folder with one folder of files per class")
     folders = _class_folders(root)
     names = sorted(folders)
     if not names:
-        raise DataError(f"{root} holds no folders: put the pictures of each class into a folder named after it")
+        if files_of(root):
+            raise DataError(
+                f"{root} holds files, but no folders: put the files of each class into a folder named after it, or "
+                "give a table with a path and a label in each line"
+            )
+        raise DataError(f"{root} holds no folders: put the files of each class into a folder named after it")
     if labels:
-        _compare(root, names, labels)
+        _compare(root, names, labels, complete=complete)
     elif len(names) == 1:
         raise DataError(f"{root} holds one class only ({names[0]!r}): a classifier needs at least two")
     order = tuple(labels) if labels else tuple(names)
@@ -82,14 +64,16 @@ def open_folder(root: Path, labels: Sequence[str] | None = None) -> Dataset:
 
     def paths() -> Iterator[str]:
         for name in order:
-            folder = folders[composed(name)]
-            files = files_of(folder)
-            if not files:
-                raise DataError(f"{folder} is empty: put pictures of the class {name!r} into it, or remove it")
+            folder = folders.get(composed(name))
+            files = files_of(folder) if folder is not None else []
+            if not files and complete:
+                raise DataError(f"{folder} is empty: put files of the class {name!r} into it, or remove it")
             counts.append(len(files))
             yield from files
 
     texts = Texts(paths())
+    if not len(texts):
+        raise DataError(f"{root} holds no files in the folders of its classes: put some there")
     classes = np.repeat(np.arange(len(order)), counts)
     samples = Samples(lambda i: Sample(texts[i], int(classes[i]), Path(texts[i])), range(len(texts)))
     return Dataset(root, order, samples)
@@ -135,15 +119,11 @@ def strata(task: str, labels: Sequence[Label] | NDArray[Any]) -> NDArray[np.int6
     return np.asarray(ranks * bins // len(table))
 
 
-def _child(root: Path, names: Sequence[str]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
-
-
 def _class_folders(root: Path) -> dict[str, Path]:
     """Return the folders of a folder by their names, composed."""
     folders: dict[str, Path] = {}
-    for folder in _entries(root):
-        if not folder.is_dir() or folder.name.startswith("."):
+    for folder in entries_of(root):
+        if not folder.is_dir() or is_hidden(folder):
             continue
         name = composed(folder.name)
         try:
@@ -156,34 +136,9 @@ def _class_folders(root: Path) -> dict[str, Path]:
     return folders
 
 
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError as error:
-        raise unreadable(folder, error) from None
-
-
-def files_of(folder: Path) -> list[str]:
-    """Return the files at and below a folder, sorted; hidden ones are passed over.
-
-    Raises:
-        DataError: a folder may not be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise unreadable(error.filename, error)
-
-    found: list[str] = []
-    for directory, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(directory, name) for name in sorted(files) if not name.startswith("."))
-        found.extend(str(path) for path in paths if path.is_file())
-    return found
-
-
-def _compare(root: Path, found: Sequence[str], expected: Sequence[str]) -> None:
+def _compare(root: Path, found: Sequence[str], expected: Sequence[str], *, complete: bool) -> None:
     known = {composed(name): name for name in expected}
-    missing = [name for written, name in known.items() if written not in found]
+    missing = [name for written, name in known.items() if written not in found] if complete else []
     foreign = [name for name in found if name not in known]
     if not missing and not foreign:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import struct
 import threading
@@ -276,6 +277,41 @@ def composed(name: str) -> str:
 def unreadable(folder: str | Path, error: OSError) -> DataError:
     """Return the error of a folder that may not be read."""
     return DataError(f"{folder} cannot be read ({error.strerror}): allow it, or give other data")
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """Return what lies in a folder.
+
+    Raises:
+        DataError: it may not be read.
+    """
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether an entry is passed over: systems and tools keep their own things so."""
+    return path.name.startswith(".") or path.name == "__MACOSX"
+
+
+def files_of(folder: Path) -> list[str]:
+    """Return the files at and below a folder, sorted; hidden ones are passed over.
+
+    Raises:
+        DataError: a folder may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise unreadable(error.filename, error)
+
+    found: list[str] = []
+    for directory, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not is_hidden(Path(name)))
+        paths = (Path(directory, name) for name in sorted(files) if not is_hidden(Path(name)))
+        found.extend(str(path) for path in paths if path.is_file())
+    return found
 
 
 def listed(names: Sequence[str], limit: int = 8) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgetl.data.names import parts_of
 from edgetl.data.sample import (
     Dataset,
     Label,
@@ -35,11 +36,6 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 METADATA = ("metadata.csv", "metadata.jsonl")
 """The tables that describe the files of their folder, as Hugging Face's image and audio folders have them."""
 
-PARTS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _SPLIT = "split"
 _INPUTS = {
     "image": ("file_name", "path", "file", "image", "filename"),
@@ -77,11 +73,12 @@ def open_table(file: Path, wanted: Wanted, *, labelled: bool = True) -> dict[str
     table = _read(Path(file))
     labels = _label_columns(table, wanted) if labelled else ()
     inputs = _input_columns(table, wanted, labels)
-    parts = {
-        part: replace(table, lines=tuple(line for line in table.lines if _part(table, line, inputs) == part))
+    found = _parts(table, inputs)
+    return {
+        part: partial(_open, replace(table, lines=found[part]), wanted, inputs, labels)
         for part in ("train", "val", "test")
+        if part in found
     }
-    return {part: partial(_open, found, wanted, inputs, labels) for part, found in parts.items() if found.lines}
 
 
 def table_labels(file: Path, wanted: Wanted) -> tuple[str, ...]:
@@ -91,8 +88,8 @@ def table_labels(file: Path, wanted: Wanted) -> tuple[str, ...]:
         DataError: as `open_table`.
     """
     table = _read(Path(file))
-    training = tuple(line for line in table.lines if _part(table, line, ()) == "train")
-    return _labels(replace(table, lines=training or table.lines), wanted, _label_columns(table, wanted))[0]
+    training = _parts(table, ()).get("train", table.lines)
+    return _labels(replace(table, lines=training), wanted, _label_columns(table, wanted))[0]
 
 
 def metadata_of(folder: Path) -> Path | None:
@@ -240,19 +237,30 @@ def _input_columns(table: _Table, wanted: Wanted, labels: tuple[str, ...]) -> tu
     return columns
 
 
-def _part(table: _Table, line: _Line, inputs: tuple[str, ...]) -> str:
+def _parts(table: _Table, inputs: tuple[str, ...]) -> dict[str, tuple[_Line, ...]]:
+    """Return the lines of each part: as the column `split` says, or the first folder of paths, or all to train."""
+    names = ["train"] * len(table.lines)
     if _SPLIT in table.columns and _SPLIT not in inputs:
-        name = str(line.values.get(_SPLIT))
-        if name.strip().lower() not in PARTS:
+        names = [str(line.values.get(_SPLIT)) for line in table.lines]
+        known = parts_of(names)
+        if wrong := [line for line, name in zip(table.lines, names, strict=True) if name not in known]:
             raise DataError(
-                f"{table.file} line {line.number}: split is {shown(name)}, where train, val or test was expected"
+                f"{table.file} line {wrong[0].number}: split is {shown(str(wrong[0].values.get(_SPLIT)))}, where "
+                "train, val or test was expected"
             )
-        return PARTS[name.strip().lower()]
-    if table.file.name in METADATA:
+        names = [known[name] for name in names]
+    elif table.file.name in METADATA:
         column = inputs[0] if inputs else next((name for name in _INPUTS["audio"] if name in table.columns), "")
-        folder, *rest = PurePath(str(line.values.get(column, ""))).parts or ("",)
-        return PARTS.get(folder, "train") if rest else "train"
-    return "train"
+        paths = [PurePath(str(line.values.get(column, ""))).parts for line in table.lines]
+        folders = [path[0] if len(path) > 1 else "" for path in paths]
+        known = parts_of(folders)
+        # folders may be classes, and one of them be called like a part
+        if "train" in known.values() or set(known) >= set(folders):
+            names = [known.get(folder, "train") for folder in folders]
+    lines: dict[str, list[_Line]] = {}
+    for line, name in zip(table.lines, names, strict=True):
+        lines.setdefault(name, []).append(line)
+    return {part: tuple(found) for part, found in lines.items()}
 
 
 def _plain(column: str) -> str:

@@ -155,7 +155,7 @@ def prepare(
     if profile is not None and memory_mb is not None:
         check_number("memory_mb", memory_mb)
         profile = replace(profile, training_memory_mb=memory_mb)
-    names, count = _labels(task, labels, labels_from, label_column, classes)
+    names, count = _labels(task, labels, labels_from, label_column, classes, on_event)
     storage.refuse_existing(target, force=force, marker=MANIFEST)
 
     from edgetl.preparation import gradients, heads, share
@@ -320,12 +320,13 @@ def _labels(
     labels_from: str | Path | None,
     label_column: Sequence[str],
     classes: int | None,
+    on_event: OnEvent,
 ) -> tuple[tuple[str, ...], int]:
     given = [value is not None for value in (labels, labels_from, classes)]
     if sum(given) != 1:
         raise EdgetlError("give exactly one of --labels, --labels-from and --classes")
     if labels_from is not None:
-        names = label_names(Path(labels_from), task, tuple(label_column))
+        names = label_names(Path(labels_from), task, tuple(label_column), on_event)
     else:
         names = tuple(name.strip() for name in labels or ())
     if any(not name for name in names) or len(set(names)) != len(names):

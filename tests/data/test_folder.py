@@ -5,7 +5,7 @@ from conftest import write_pictures
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetl.data.folder import find_split, open_folder, split_stratified, strata
+from edgetl.data.folder import open_folder, split_stratified, strata
 from edgetl.errors import DataError
 
 
@@ -42,27 +42,39 @@ def test_unusable_folders(tmp_path: Path, counts: dict[str, int], message: str) 
         open_folder(tmp_path)
 
 
-def test_missing_folder_and_file(tmp_path: Path) -> None:
+def test_a_missing_folder_and_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
-        find_split(tmp_path / "nowhere")
+        open_folder(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is a file"):
         open_folder(tmp_path / "file")
 
 
-def test_parts_are_found(tmp_path: Path) -> None:
-    assert find_split(tmp_path).train == tmp_path
-    write_pictures(tmp_path / "train", {"a": 1, "b": 1})
-    assert find_split(tmp_path).val is None
-    write_pictures(tmp_path / "test", {"a": 1, "b": 1})
-    write_pictures(tmp_path / "valid", {"a": 1, "b": 1})
-    found = find_split(tmp_path)
-    assert (found.train, found.val, found.test) == (tmp_path / "train", tmp_path / "valid", tmp_path / "test")
+def test_loose_files_are_no_class(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"holds files, but no folders: .* or give a table"):
+        open_folder(tmp_path)
 
 
-def test_classes_named_like_parts_are_classes(tmp_path: Path) -> None:
-    write_pictures(tmp_path, {"test": 1, "rest": 1})
-    assert find_split(tmp_path).train == tmp_path
+def test_what_measures_may_lack_classes(tmp_path: Path) -> None:
+    write_pictures(tmp_path, {"bolt": 2, "nut": 0})
+    labels = ("bolt", "nut", "rust")
+    dataset = open_folder(tmp_path, labels, complete=False)
+    assert dataset.labels == labels
+    assert [sample.label for sample in dataset.samples] == [0, 0]
+    with pytest.raises(DataError, match="no folder for 'rust'"):
+        open_folder(tmp_path, labels)
+    with pytest.raises(DataError, match="nut is empty"):
+        open_folder(tmp_path, labels[:2])
+    with pytest.raises(DataError, match="do not know: 'nut'"):
+        open_folder(tmp_path, ("bolt", "rust"), complete=False)
+    (tmp_path / "bolt").rename(tmp_path / "rust")
+    with pytest.raises(DataError, match="do not know: 'nut'"):
+        open_folder(tmp_path, ("rust", "x"), complete=False)
+    for file in (tmp_path / "rust").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="holds no files"):
+        open_folder(tmp_path, ("rust", "nut"), complete=False)
 
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=60)
