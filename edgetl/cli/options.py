@@ -126,6 +126,17 @@ def numbers(text: str | None, option: str, kind: Callable[[str], Any] = float) -
         raise click.BadParameter(f"{text!r} is not a list of {what}", param_hint=option) from None
 
 
+def picture_size(text: str) -> tuple[int, int]:
+    """Return height and width of `224`, `48,192` or `48x192`."""
+    parts = [part.strip() for part in text.lower().replace("×", "x").replace(",", "x").split("x")]
+    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part[:9]) < 10**6 for part in parts):
+        raise click.BadParameter(
+            f"{text!r} is not a size: give one number of pixels, or height and width such as 48,192",
+            param_hint="--size",
+        )
+    return int(parts[0]), int(parts[-1])
+
+
 def auto_or(name: str) -> Callable[[click.Context, click.Parameter, str], Any]:
     """The callback of such an option that may be `auto`, too, which is given as None."""
 

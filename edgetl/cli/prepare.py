@@ -15,6 +15,7 @@ from edgetl.cli.options import (
     label_option,
     memory_option,
     numbers,
+    picture_size,
 )
 from edgetl.cli.reporting import finish, reporting
 
@@ -53,7 +54,17 @@ from edgetl.cli.reporting import finish, reporting
     is_flag=True,
     help="Put the new head behind the network's output, which are features, instead of replacing the last layer.",
 )
-@click.option("--size", type=click.IntRange(min=1), help="Input height and width in pixels.  [default: the model's]")
+@click.option(
+    "--size",
+    metavar="PIXELS|H,W",
+    callback=lambda _, __, text: None if text is None else picture_size(text),
+    help="Input height and width in pixels, one number or two such as 48,192 or 48x192.  [default: the model's]",
+)
+@click.option(
+    "--channels",
+    type=click.IntRange(min=1),
+    help="Channels that the network takes: 3, or 1 for grey, into which pictures are turned.  [default: the model's]",
+)
 @click.option(
     "--resize",
     type=click.Choice(["crop", "squash", "squash_crop"]),
@@ -80,7 +91,7 @@ from edgetl.cli.reporting import finish, reporting
     "--modality",
     type=click.Choice(choices.MODALITIES),
     help="What a sample is: a picture, a recording (the network gets its log-mel spectrogram), a text, or numbers.  "
-    "[default: text for a language model of hf:, else image]",
+    "[default: text for a language model of hf:, else what --labels-from holds, else image]",
 )
 @click.option(
     "--max-length",
@@ -89,7 +100,7 @@ from edgetl.cli.reporting import finish, reporting
     help=f"Most tokens of a text.  [default: {defaults.MAX_LENGTH}, or what the network takes]",
 )
 @click.option("--dynamic-length", is_flag=True, help="Texts keep their own length, instead of being filled up.")
-@click.option("--input-shape", metavar="N[,N]", help="Of --modality array: the shape of one sample.")
+@click.option("--input-shape", metavar="N[,N]", help="Shape of one array.  [default: that of --labels-from]")
 @click.option(
     "--audio-arg",
     "audio",
@@ -135,7 +146,7 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     labels, label_column = options.pop("labels"), options.pop("label_column")
     if sum(value is not None for value in (labels, options["labels_from"], options["classes"])) != 1:
         raise click.UsageError("Give exactly one of --labels, --labels-from and --classes.")
-    names = ("size", "resize", "crop_pct", "interpolation", "mean", "std", "channel_order")
+    names = ("size", "channels", "resize", "crop_pct", "interpolation", "mean", "std", "channel_order")
     preprocessing = {name: options.pop(name) for name in names}
     for name in ("mean", "std"):
         preprocessing[name] = numbers(preprocessing[name], f"--{name}")

@@ -69,6 +69,16 @@ def open_arrays(file: Path, wanted: Wanted, *, labelled: bool = True) -> dict[st
     return found
 
 
+def sample_shape(file: Path) -> tuple[int, ...] | None:
+    """Return the shape of one sample of an archive; None if it is a single number, or there are none.
+
+    Raises:
+        DataError: as `open_arrays`.
+    """
+    arrays = _read(Path(file))
+    return next((arrays[x].shape[1:] or None for pairs in _MEMBERS.values() for x, _ in pairs if x in arrays), None)
+
+
 def _open(
     file: Path, arrays: dict[str, NDArray[Any]], wanted: Wanted, x: str, y: str | None, expected: tuple[str, ...]
 ) -> Dataset:

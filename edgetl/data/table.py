@@ -92,6 +92,28 @@ def table_labels(file: Path, wanted: Wanted) -> tuple[str, ...]:
     return _labels(replace(table, lines=training), wanted, _label_columns(table, wanted))[0]
 
 
+def samples_of(file: Path, label_columns: tuple[str, ...]) -> tuple[str | None, str]:
+    """Return the modality of a table's samples and an example: a path, a text, or how many numbers one sample has.
+
+    The modality is None if no column tells it, and `image` for any paths.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    table = _read(Path(file))
+    first = table.lines[0].values
+    for modality in ("image", "audio", "text"):
+        if column := next((name for name in _INPUTS[modality] if name in table.columns), None):
+            return modality, str(first.get(column, ""))
+    others = {*(label_columns or _LABELS), _SPLIT}
+    columns = [name for name in table.columns if name not in others]
+    try:
+        numbers = [float(first[name]) for name in columns]
+    except (KeyError, TypeError, ValueError):
+        return None, ""
+    return ("array", str(len(numbers))) if numbers else (None, "")
+
+
 def metadata_of(folder: Path) -> Path | None:
     """Return the table that describes a folder's files, if it has one.
 

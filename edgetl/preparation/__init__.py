@@ -31,6 +31,7 @@ from edgetl.choices import BACKBONE_PRECISIONS, MODALITIES, TASKS, check_choice,
 from edgetl.data import Sample, Wanted, label_names, open_inputs
 from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, open_decoder
 from edgetl.data.depth import find_pixel_range
+from edgetl.data.kind import Kind, kind_of
 from edgetl.devices import THIS, load_device
 from edgetl.errors import DeviceError, EdgetlError, ModelError
 from edgetl.events import Note, OnEvent, Stage, ignore
@@ -124,11 +125,11 @@ def prepare(
             `size` (pixels, or height and width) and `crop_pct` for convenience.
         modality: what a sample is: `image`, `audio` (a recording, of which the network gets a log-mel
             spectrogram), `text` (of which it gets token ids) or `array` (numbers of any shape); default
-            `text` for a language model of `hf:`, else `image`.
+            `text` for a language model of `hf:`, else what the data of `labels_from` are, else `image`.
         max_length: most tokens of a text; default 128, or what the network takes.
         dynamic_length: whether texts keep their own length, where nothing before the boundary depends on
             it; else they are filled up.
-        input_shape: of an array.
+        input_shape: of an array; default that of the samples of `labels_from`.
         audio: fields of `edgetl.artifacts.AudioPreprocessing` that replace its defaults.
         task: `classification` (each sample has one class), `multilabel` (any number of them) or
             `regression` (one or more numbers).
@@ -164,8 +165,16 @@ def prepare(
     from edgetl.preparation.preprocess import build_array, build_preprocess, build_unchanged
     from edgetl.preparation.sources import load_source, modality_of
 
-    modality = modality or modality_of(source)
+    data = kind_of(Path(labels_from), label_column) if labels_from is not None else Kind(None)
+    asked, modality = modality, modality or _implied(input_shape, audio) or modality_of(source, data.modality)
     check_choice("modality", modality, MODALITIES)
+    if modality == ARRAY and input_shape is None:
+        input_shape = data.shape
+    if data.modality not in (None, modality):
+        how = "of networks for texts, hf:ID_OR_DIR can be prepared" if data.modality == TEXT else "let --modality agree"
+        raise EdgetlError(f"{labels_from} holds {data.what}, but {source} is prepared for {Kind(modality).what}: {how}")
+    if data.modality == modality and asked is None and modality in (ARRAY, AUDIO):
+        on_event(Note(f"{labels_from} holds {data.what}, so the network is prepared with {_options(modality, data)}"))
     if modality != TEXT and (max_length is not None or dynamic_length):
         raise EdgetlError("--max-length and --dynamic-length are of texts, and of no other modality")
     spectrogram = audio_preprocessing(audio or {}) if modality == AUDIO else None
@@ -187,6 +196,9 @@ def prepare(
         on_event(Note(f"no classifier is at the network's end: the head is a new linear layer on its output {name!r}"))
     give = heads.append_head if append_head else heads.replace_head
     network = give(loaded.model, count, loaded.parameters, head)
+    if loaded.fit is not None:
+        for text in loaded.fit.check({tensor.name for tensor in network.model.graph.initializer}, network.head):
+            on_event(Note(text))
     if tuple(train) == (share.AUTO,):
         assert profile is not None, "it was asked for above"
         chosen = share.largest(network, loss, profile, device or THIS, length=length, on_event=on_event)
@@ -296,12 +308,24 @@ def _in_int8(
     return to_int8(backbone, feeds)
 
 
+def _implied(shape: Sequence[int] | None, audio: Mapping[str, Any] | None) -> str | None:
+    """Return the modality that options of one modality alone belong to."""
+    return ARRAY if shape is not None else AUDIO if audio else None
+
+
+def _options(modality: str, data: Kind) -> str:
+    shape = f" --input-shape {','.join(map(str, data.shape))}" if data.shape else ""
+    return f"--modality {modality}{shape}"
+
+
 def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessing | None) -> tuple[TensorSpec, ...]:
     """What the network takes for one sample; empty for pictures, whose source says it."""
-    if modality not in (IMAGE, AUDIO, TEXT, ARRAY):
-        raise EdgetlError(f"there is no modality {modality!r}: choose one of {IMAGE}, {AUDIO}, {TEXT} and {ARRAY}")
-    if (shape is not None) != (modality == ARRAY) or (shape is not None and not (shape and min(shape) > 0)):
-        raise EdgetlError("the modality array, and no other, takes --input-shape: positive sizes such as 6,128")
+    if modality == ARRAY and shape is None:
+        raise EdgetlError("--modality array needs --input-shape, the shape of one sample, such as --input-shape 6,128")
+    if shape is not None and modality != ARRAY:
+        raise EdgetlError(f"--input-shape belongs to --modality array, not to {modality}")
+    if shape is not None and not (shape and min(shape) > 0):
+        raise EdgetlError(f"--input-shape must be positive sizes such as 6,128, not {','.join(map(str, shape))}")
     if audio is not None:
         return (TensorSpec(SPECTROGRAM, audio.shape),)
     return () if shape is None else (TensorSpec("values", tuple(shape)),)

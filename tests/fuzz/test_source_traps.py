@@ -60,17 +60,39 @@ def rewritten(data: bytes, changes: dict[str, bytes | None]) -> bytes:
 def test_pickles_as_weights(suffix: str, tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     trap, file = Trap(sprung), tmp_path / f"w{suffix}"
-    whole = nn.Linear(3, 2)
-    whole.trap = trap
     contents = [
         pickled(sprung),
-        *(saved(value, **options) for value in (trap, {"weight": torch.ones(2, 3), "bias": trap}, whole)
+        *(saved(value, **options) for value in (trap, {"weight": torch.ones(2, 3), "bias": trap})
           for options in ({}, {"_use_new_zipfile_serialization": False})),
     ]  # fmt: skip
     for content in contents:
         file.write_bytes(content)
         with pytest.raises(ModelError):
-            load_weights(nn.Linear(3, 2), file)
+            load_weights(nn.Linear(3, 2), file).check({"weight", "bias"}, ())
+    assert not sprung.exists()
+
+
+class Opens:
+    """An object whose pickle calls one function by its name, which makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = str(file)
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return (open, (self.file, "w"))
+
+
+def test_traps_beside_weights_are_not_sprung(tmp_path: Path) -> None:
+    sprung, file = tmp_path / "sprung", tmp_path / "w.pt"
+    whole, loaded = nn.Linear(3, 2), nn.Linear(3, 2)
+    whole.trap = Opens(sprung)
+    for value in (whole, {"state_dict": whole.state_dict(), "args": Opens(sprung)}):
+        torch.save(value, file)
+        load_weights(loaded, file).check({"weight", "bias"}, ())
+        assert torch.equal(loaded.weight, whole.weight)
+    torch.save(whole, file, _use_new_zipfile_serialization=False)
+    with pytest.raises(ModelError):
+        load_weights(loaded, file)
     assert not sprung.exists()
 
 

@@ -96,8 +96,9 @@ def test_weights_may_be_given(tmp_path: Path) -> None:
 
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in loaded.model.graph.initializer}
     assert (tensors["bert.embeddings.LayerNorm.weight"] == 0.25).all()
-    with pytest.raises(ModelError, match="do not fit the network"):
-        load(tmp_path / "model", model_args={"num_hidden_layers": 3})
+    deeper = load(tmp_path / "model", model_args={"num_hidden_layers": 3})
+    with pytest.raises(ModelError, match=r"does not fit the network .it has no weights for"):
+        deeper.fit.check({tensor.name for tensor in deeper.model.graph.initializer}, ())
 
 
 def test_what_does_not_fit_is_one_sentence(tmp_path: Path) -> None:

@@ -43,13 +43,13 @@ def test_a_network_with_the_transforms_of_its_weights(tmp_path: Path) -> None:
 def test_each_weights_have_their_own_transforms(spec: str, expected: Preprocessing, tmp_path: Path) -> None:
     name = spec.partition("@")[0]
     file = write(models.get_model(name, weights=None), tmp_path / "net.pth")
-    assert source.load(spec, file, {})[1] == expected
+    assert source.load(spec, file, {}, {})[1] == expected
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_outputs_are_not_there_in_use(name: str, tmp_path: Path) -> None:
     file = write(models.get_model(name, weights=None, aux_logits=True, init_weights=False), tmp_path / "net.pth")
-    module, own = source.load(name, file, {})
+    module, own, _ = source.load(name, file, {}, {})
     assert module.transform_input, "the published weights expect it"
     with torch.no_grad():
         assert module.eval()(torch.zeros(1, 3, own.height, own.width)).shape == (1, 1000)
@@ -57,12 +57,13 @@ def test_auxiliary_outputs_are_not_there_in_use(name: str, tmp_path: Path) -> No
 
 def test_arguments_and_weights_of_another_number_of_classes(tmp_path: Path) -> None:
     file = write(models.mobilenet_v3_small(weights=None, num_classes=7), tmp_path / "net.pth")
-    module, _ = source.load("mobilenet_v3_small", file, {"num_classes": 7})
+    module, *_ = source.load("mobilenet_v3_small", file, {"num_classes": 7}, {})
     assert list(module.state_dict()["classifier.3.bias"].shape) == [7]
-    with pytest.raises(ModelError, match="does not fit the network"):
-        source.load("mobilenet_v3_small", file, {})
+    *_, fit = source.load("mobilenet_v3_small", file, {}, {})
+    assert [name for name, *_ in fit.resized] == ["classifier.3.weight", "classifier.3.bias"]
+    fit.check(fit.names, ("classifier.3.weight", "classifier.3.bias"))
     with pytest.raises(ModelError, match="depth"):
-        source.load("squeezenet1_1", file, {"depth": 7})
+        source.load("squeezenet1_1", file, {"depth": 7}, {})
 
 
 def test_vit_of_larger_pictures_and_old_names_of_densenet(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_vit_of_larger_pictures_and_old_names_of_densenet(tmp_path: Path) -> Non
         for name, value in module.state_dict().items()
     }
     torch.save(old, tmp_path / "old.pth")
-    found, _ = source.load("densenet121", tmp_path / "old.pth", {})
+    found, *_ = source.load("densenet121", tmp_path / "old.pth", {}, {})
     name = "features.denseblock1.denselayer1.norm1.weight"
     assert name not in old
     assert torch.equal(found.state_dict()[name], module.state_dict()[name])
@@ -81,7 +82,7 @@ def test_vit_of_larger_pictures_and_old_names_of_densenet(tmp_path: Path) -> Non
 
 def test_mnasnet_of_a_format_without_versions(tmp_path: Path) -> None:
     file = write(models.mnasnet0_5(weights=None), tmp_path / "net.safetensors")
-    source.load("mnasnet0_5", file, {})
+    source.load("mnasnet0_5", file, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_mnasnet_of_a_format_without_versions(tmp_path: Path) -> None:
 )
 def test_what_does_not_exist_is_refused(spec: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        source.load(spec, None, {})
+        source.load(spec, None, {}, {})
 
 
 def test_without_a_network_it_asks_for_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -106,4 +107,4 @@ def test_without_a_network_it_asks_for_a_file(monkeypatch: pytest.MonkeyPatch, t
     with pytest.raises(
         ModelError, match=r"IMAGENET1K_V1 of torchvision:squeezenet1_1 cannot be downloaded .*--weights"
     ):
-        source.load("squeezenet1_1", None, {})
+        source.load("squeezenet1_1", None, {}, {})

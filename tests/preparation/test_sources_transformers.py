@@ -92,10 +92,12 @@ def test_weights_and_configuration_may_be_given(tmp_path: Path) -> None:
     from onnx import numpy_helper
 
     assert (numpy_helper.to_array(tensors["vit.layernorm.weight"]) == 0.25).all()
-    with pytest.raises(ModelError, match="do not fit the network"):
-        load_source(spec, weights=None, model_args={"num_hidden_layers": 3}, overrides={})
+    deeper = load_source(spec, weights=None, model_args={"num_hidden_layers": 3}, overrides={})
+    assert deeper.fit is not None
+    with pytest.raises(ModelError, match=r"does not fit the network .it has no weights for"):
+        deeper.fit.check({tensor.name for tensor in deeper.model.graph.initializer}, ())
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(ModelError, match="do not fit the network"):
+    with pytest.raises(ModelError, match="has no weights for this network"):
         load_source(spec, weights=tmp_path / "other.pt", model_args={}, overrides={})
 
 

@@ -15,6 +15,8 @@ from edgetl.storage import sha256_file
 if TYPE_CHECKING:
     import onnx
 
+    from edgetl.preparation.sources.weights import Fit
+
 # each in a module of its own here, imported when it is asked for
 _LIBRARIES = {"timm": "timm_model", "torchvision": "torchvision_model", "hf": "transformers_model"}
 _FILES = {".onnx": "onnx_file", ".pt2": "program_file", ".keras": "keras_file"}
@@ -31,6 +33,7 @@ class LoadedModel:
         modality: as in `edgetl.artifacts.Manifest`.
         preprocessing: of pictures; None for other modalities.
         text, tokenizer: of texts, and the content of `tokenizer.json`; None and empty for others.
+        fit: how weights from elsewhere fit the network; None where it brings its own.
     """
 
     model: onnx.ModelProto
@@ -40,6 +43,7 @@ class LoadedModel:
     preprocessing: Preprocessing | None = None
     text: TextPreprocessing | None = None
     tokenizer: str = ""
+    fit: Fit | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -89,13 +93,13 @@ def load_source(
             raise ModelError(f"{spec} as a text model: give hf:ID_OR_DIR, and no options for pictures")
         text_model = _implementation("text_model")
         with refusals:
-            model, parameters, text, tokenizer = text_model.load(
+            model, parameters, text, tokenizer, fit = text_model.load(
                 name, weights, model_args, max_length=max_length, dynamic_length=dynamic_length
             )
-        return LoadedModel(model, parameters, source, modality, text=text, tokenizer=tokenizer)
+        return LoadedModel(model, parameters, source, modality, text=text, tokenizer=tokenizer, fit=fit)
     if colon and prefix in _LIBRARIES:
         with refusals:
-            module, own = _implementation(_LIBRARIES[prefix]).load(name, weights, model_args)
+            module, own, fit = _implementation(_LIBRARIES[prefix]).load(name, weights, model_args, overrides)
     elif file.suffix in _FILES:
         if weights is not None or model_args:
             raise ModelError(f"--weights and --model-arg do not go with {spec}, which holds its own weights")
@@ -109,31 +113,36 @@ def load_source(
             model, parameters, own = _implementation(_FILES[file.suffix]).load(file, overrides)
         return LoadedModel(model, parameters, source, modality, own)
     elif colon:
-        module, own = _implementation(_FUNCTION).load(spec, weights, model_args)
+        module, own, fit = _implementation(_FUNCTION).load(spec, weights, model_args, overrides)
     else:
         raise ModelError(
             f"{spec!r} is no model source: give timm:NAME, torchvision:NAME, hf:ID_OR_DIR, FILE.py:callable, "
             "module:callable, or a file MODEL.onnx, PROGRAM.pt2 or MODEL.keras"
         )
+    from edgetl.preparation.sources.channels import picture_channels
     from edgetl.preparation.sources.export import export
-    from edgetl.preparation.sources.overrides import apply_overrides
+    from edgetl.preparation.sources.overrides import apply_overrides, with_channels
 
     if inputs:
         model, parameters = export(module, inputs)
-        return LoadedModel(model, parameters, source, modality)
-    own = apply_overrides(own, overrides)
+        return LoadedModel(model, parameters, source, modality, fit=fit)
+    # asked for or not, what the network itself takes is known
+    channels = picture_channels(module, apply_overrides(own, {"size": overrides.get("size")}))
+    own = apply_overrides(with_channels(own, channels), overrides)
     model, parameters = export(module, own.inputs)
-    return LoadedModel(model, parameters, source, modality, own)
+    return LoadedModel(model, parameters, source, modality, own, fit=fit)
 
 
-def modality_of(spec: str) -> str:
-    """Return what the model that `spec` names takes: `text`, if Transformers' record of it says so, or `image`.
+def modality_of(spec: str, of_data: str | None = None) -> str:
+    """Return what a model takes: `text`, if Transformers' record of it says so, or else what the samples of data are.
 
     Raises:
         ModelError: the record cannot be had.
     """
     prefix, _, name = spec.partition(":")
-    return "text" if prefix == "hf" and _implementation("text_model").is_text_model(name) else "image"
+    if prefix == "hf":
+        return "text" if _implementation("text_model").is_text_model(name) else "image"
+    return of_data if of_data in ("audio", "array") else "image"
 
 
 def _implementation(name: str) -> Any:

@@ -15,6 +15,7 @@ from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError, first_line
 from edgetl.preparation.run import draw
 from edgetl.preparation.simplify import fix_shapes, simplify
+from edgetl.preparation.sources.channels import advice
 from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.quiet import quiet
 
@@ -43,7 +44,9 @@ def export(module: nn.Module, inputs: Sequence[TensorSpec]) -> tuple[onnx.ModelP
             expected = module(*examples)
     except Exception as error:
         taken = ", ".join("×".join(map(str, spec.shape)) for spec in inputs)
-        raise ModelError(f"the network does not take samples of {taken} (set --size): {first_line(error)}") from None
+        raise ModelError(
+            f"the network does not take samples of {taken} ({first_line(error, 200)}): {advice(module, inputs)}"
+        ) from None
     model = export_program(module, examples, [_varying(spec) for spec in inputs])
     present = {tensor.name for tensor in model.graph.initializer}
     parameters = tuple(name for name, _ in module.named_parameters() if name in present)

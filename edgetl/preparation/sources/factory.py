@@ -14,11 +14,14 @@ from torch import nn
 
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
+from edgetl.preparation.sources.overrides import unknown
 from edgetl.preparation.sources.timm_model import preprocessing_of
-from edgetl.preparation.sources.weights import load_weights
+from edgetl.preparation.sources.weights import Fit, load_weights
 
 
-def load(spec: str, weights: str | Path | None, model_args: Mapping[str, Any]) -> tuple[nn.Module, Preprocessing]:
+def load(
+    spec: str, weights: str | Path | None, model_args: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[nn.Module, Preprocessing, Fit | None]:
     """Call the function and take the network it returns.
 
     The preprocessing is the network's `pretrained_cfg` if it has one (as timm's networks do), else
@@ -38,9 +41,8 @@ def load(spec: str, weights: str | Path | None, model_args: Mapping[str, Any]) -
         raise ModelError(f"{spec} failed: {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{spec} returned a {type(network).__name__}, not a torch.nn.Module")
-    if weights is not None:
-        load_weights(network, weights)
-    return network, _preprocessing(network)
+    fit = load_weights(network, weights) if weights is not None else None
+    return network, _preprocessing(network), fit
 
 
 def _import(where: str) -> ModuleType:
@@ -71,5 +73,5 @@ def _preprocessing(network: nn.Module) -> Preprocessing:
     config = getattr(network, "pretrained_cfg", None)
     if isinstance(config, Mapping) and "input_size" in config:
         return preprocessing_of(config)
-    channels = next((layer.in_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)), 3)
-    return Preprocessing(channels=1, mean=(0.5,), std=(0.5,)) if channels == 1 else Preprocessing()
+    layers = (layer.in_channels for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    return unknown(next(layers, 3))

@@ -36,7 +36,10 @@ def of_file(
             f"{what} takes pictures of {height}×{width} pixels, more than the {defaults.MAX_PIXELS / 1e6:.0f} million "
             "allowed"
         )
-    own = default or (Preprocessing(channels=1, mean=(0.5,), std=(0.5,)) if channels == 1 else Preprocessing())
+    asked = overrides.get("channels")
+    if channels and asked not in (None, channels):
+        raise ModelError(f"{what} takes pictures of {channels} channels only, so --channels cannot change them")
+    own = default or unknown(channels or asked or 3)
     fixed = bool(height and width)
     if fixed:
         own = apply_overrides(own, {"size": (height, width)})
@@ -44,6 +47,25 @@ def of_file(
     if fixed and (own.height, own.width) != (height, width):
         raise ModelError(f"{what} takes pictures of {height}×{width} only, so --size cannot change them")
     return own
+
+
+def unknown(channels: int) -> Preprocessing:
+    """Return what is assumed where nothing is known: ImageNet's mean and deviation, or 0.5 for one channel."""
+    return Preprocessing(channels=1, mean=(0.5,), std=(0.5,)) if channels == 1 else Preprocessing()
+
+
+def with_channels(own: Preprocessing, channels: int) -> Preprocessing:
+    """Return the preprocessing for another number of channels; grey has the average of the colours' mean and deviation.
+
+    Raises:
+        ModelError: pictures have no such number of channels.
+    """
+    if channels == own.channels:
+        return own
+    if channels not in (1, 3):
+        raise ModelError(f"--channels must be 1 (grey) or 3 (colour), not {channels}")
+    mean, std = (tuple([sum(values) / len(values)] * channels) for values in (own.mean, own.std))
+    return replace(own, channels=channels, mean=mean, std=std, channel_order="rgb")
 
 
 def apply_overrides(own: Preprocessing, overrides: Mapping[str, Any]) -> Preprocessing:
@@ -61,6 +83,7 @@ def apply_overrides(own: Preprocessing, overrides: Mapping[str, Any]) -> Preproc
         raise ModelError(
             f"preprocessing has no field {', '.join(sorted(foreign))}: choose from {', '.join(sorted(known))}"
         )
+    own = with_channels(own, values.pop("channels", own.channels))
     ratio = own.resize_size / max(own.height, own.width)
     if (size := values.pop("size", None)) is not None:
         height, width = (size, size) if isinstance(size, int) else size

@@ -18,7 +18,14 @@ from edgetl.artifacts import TOKENIZER, TextPreprocessing
 from edgetl.data.text import reason
 from edgetl.errors import ModelError
 from edgetl.preparation.sources.export import export
-from edgetl.preparation.sources.transformers_model import import_transformers, loading, pretrained, source_of
+from edgetl.preparation.sources.transformers_model import (
+    import_transformers,
+    loading,
+    model_file,
+    pretrained,
+    source_of,
+)
+from edgetl.preparation.sources.weights import Fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +52,7 @@ def load(
     *,
     max_length: int | None = None,
     dynamic_length: bool = False,
-) -> tuple[onnx.ModelProto, tuple[str, ...], TextPreprocessing, str]:
+) -> tuple[onnx.ModelProto, tuple[str, ...], TextPreprocessing, str, Fit]:
     """Load and export a network of the hub or a directory: safetensors only, and none of the repository's code.
 
     A classifier is taken as it is. Any other encoder gets a linear layer on its pooled last layer: the
@@ -57,8 +64,8 @@ def load(
         dynamic_length: whether texts keep their own length.
 
     Returns:
-        The graph, whose inputs are the preprocessing's, `batch_` before their names; its parameters; and
-        the content of `tokenizer.json`.
+        The graph, whose inputs are the preprocessing's, `batch_` before their names; its parameters; the
+        content of `tokenizer.json`; and how the weights fit.
 
     Raises:
         ModelError: Transformers is not installed, or the model or its tokenizer cannot be had or exported.
@@ -69,10 +76,10 @@ def load(
     is_classifier = any("ForSequenceClassification" in kind for kind in getattr(config, "architectures", None) or ())
     if is_classifier:
         automatic = transformers.AutoModelForSequenceClassification
-        module = pretrained(automatic, name, config, weights, replaced=("classifier.", "classifier_", "score."))
+        module, fit = pretrained(automatic, name, config, weights)
         scores: Callable[..., torch.Tensor] = _logits
     else:
-        module = pretrained(transformers.AutoModel, name, config, weights, replaced=("pooler.",))
+        module, fit = pretrained(transformers.AutoModel, name, config, weights)
         module.add_module("classifier", nn.Linear(config.hidden_size, 2))
         scores = _POOLED[_pooling(name)]
     tokenizer = _file(name, TOKENIZER)
@@ -92,7 +99,7 @@ def load(
     )
     model, parameters = export(_taking(module, text, scores), text.inputs)
     _rename_inputs(model.graph)
-    return model, parameters, text, tokenizer
+    return model, parameters, text, tokenizer, fit
 
 
 def _rename_inputs(graph: onnx.GraphProto) -> None:
@@ -140,16 +147,8 @@ def _taking(module: nn.Module, text: TextPreprocessing, scores: Callable[..., An
 
 
 def _file(name: str, file: str) -> str | None:
-    """Return the content of one of the model's files; None if there is none of that name."""
-    utilities = import_transformers().utils
-    with loading(name):
-        found = utilities.cached_file(
-            name,
-            file,
-            local_files_only=Path(name).is_dir(),
-            _raise_exceptions_for_missing_entries=False,
-        )
-    return Path(found).read_text(encoding="utf-8") if found is not None else None
+    found = model_file(name, file)
+    return found.read_text(encoding="utf-8") if found is not None else None
 
 
 def _pooling(name: str) -> str:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
-from edgetl.preparation.sources.weights import load_weights
+from edgetl.preparation.sources.weights import Fit, load_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def load(name: str, weights: str | Path | None, model_args: Mapping[str, Any]) -> tuple[nn.Module, Preprocessing]:
-    """Create the network, with its published weights or those of a file.
+def load(
+    name: str, weights: str | Path | None, model_args: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[nn.Module, Preprocessing, Fit | None]:
+    """Create the network, with its published weights or those of a file, for as many channels as are asked for.
 
     Raises:
         ModelError: timm is not installed, does not know the name, or the weights cannot be had.
@@ -34,6 +36,8 @@ def load(name: str, weights: str | Path | None, model_args: Mapping[str, Any]) -
         similar = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:8]
         hint = f"; similar names: {', '.join(similar)}" if similar else ""
         raise ModelError(f"timm has no model {name!r}{hint}")
+    if (channels := overrides.get("channels")) is not None:
+        model_args = {"in_chans": channels, **model_args}  # timm adds up the first layer's published weights for it
     try:
         module = timm.create_model(name, pretrained=weights is None, **model_args)
     except (TypeError, ValueError, AssertionError) as error:
@@ -43,10 +47,9 @@ def load(name: str, weights: str | Path | None, model_args: Mapping[str, Any]) -
             f"the weights of timm:{name} cannot be downloaded ({type(error).__name__}): "
             "give a file with --weights, or go online"
         ) from None
-    if weights is not None:
-        load_weights(module, weights)
+    fit = load_weights(module, weights) if weights is not None else None
     config = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
-    return module, preprocessing_of(config)
+    return module, preprocessing_of(config), fit
 
 
 def preprocessing_of(config: Mapping[str, Any]) -> Preprocessing:

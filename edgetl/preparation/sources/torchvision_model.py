@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
-from edgetl.preparation.sources.weights import put_weights, read_weights
+from edgetl.preparation.sources.weights import Fit, put_weights, read_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
 
 
-def load(spec: str, weights: str | Path | None, model_args: Mapping[str, Any]) -> tuple[nn.Module, Preprocessing]:
+def load(
+    spec: str, weights: str | Path | None, model_args: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[nn.Module, Preprocessing, Fit]:
     """Create the network, with published weights or those of a file.
 
     The preprocessing is that of the named weights, or else of the default ones, in both cases.
@@ -51,8 +53,9 @@ def load(spec: str, weights: str | Path | None, model_args: Mapping[str, Any]) -
         module: nn.Module = models.get_model(name, weights=None, **{**_as_trained(name, chosen.meta), **model_args})
     except (TypeError, ValueError) as error:
         raise ModelError(f"torchvision cannot create {name!r} with these --model-arg: {error}") from None
+    notes: tuple[str, ...] = ()
     if weights is not None:
-        state, what = read_weights(weights), f"--weights {weights}"
+        state, what, notes = read_weights(weights, module.state_dict())
     else:
         state, what = _download(name, chosen), f"torchvision:{name}@{chosen.name}"
     if name.startswith("densenet"):
@@ -61,8 +64,7 @@ def load(spec: str, weights: str | Path | None, model_args: Mapping[str, Any]) -
         # its loader asks which version wrote the weights, and safetensors cannot say
         state = OrderedDict(state)
         state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
-    put_weights(module, state, what)
-    return module, _preprocessing(chosen.transforms())
+    return module, _preprocessing(chosen.transforms()), put_weights(module, state, what, notes)
 
 
 def _as_trained(name: str, meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError, first_line
 from edgetl.preparation.sources.quiet import quiet
-from edgetl.preparation.sources.weights import read_weights
+from edgetl.preparation.sources.weights import Fit, fit_of, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _RESAMPLE = {0: "nearest", 1: "bicubic", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # 1 is Lanczos
 
 
-def load(name: str, weights: str | Path | None, model_args: Mapping[str, Any]) -> tuple[nn.Module, Preprocessing]:
+def load(
+    name: str, weights: str | Path | None, model_args: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[nn.Module, Preprocessing, Fit]:
     """Load the network from the hub or a directory: safetensors only, and none of the repository's code.
 
     Args:
@@ -31,12 +33,56 @@ def load(name: str, weights: str | Path | None, model_args: Mapping[str, Any]) -
         ModelError: Transformers is not installed, or the model cannot be had.
     """
     transformers = import_transformers()
+    if (channels := overrides.get("channels")) is not None:
+        model_args = {"num_channels": channels, **model_args}
     with loading(name):
-        processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **source_of(name))
         config = transformers.AutoConfig.from_pretrained(name, **source_of(name), **model_args)
+    if any(model_file(name, file) is not None for file in _PROCESSORS):
+        with loading(name):
+            processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **source_of(name))
+        own = preprocessing_of(processor)
+    else:
+        own = _without_processor(name, config, overrides)
     automatic = transformers.AutoModelForImageClassification
-    module = pretrained(automatic, name, config, weights, replaced=("classifier",))
-    return _returning_scores(module), preprocessing_of(processor)
+    module, fit = pretrained(automatic, name, config, weights)
+    return _returning_scores(module), own, fit
+
+
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+
+
+def _without_processor(name: str, config: Any, overrides: Mapping[str, Any]) -> Preprocessing:
+    """Return the preprocessing of a model that was saved without its image processor: the size that its record tells.
+
+    Raises:
+        ModelError: mean and deviation, or a size that nothing tells, are not given.
+    """
+    size = getattr(config, "image_size", None)
+    size = (size, size) if isinstance(size, int) else size
+    needed = ["mean", "std", *(() if size else ("size",))]
+    if lacking := [f"--{key}" for key in needed if overrides.get(key) is None]:
+        raise ModelError(
+            f"hf:{name} holds no {_PROCESSORS[0]}, which says how pictures enter the network: give "
+            f"{' and '.join(lacking)} (many networks take 0.5 as mean and as standard deviation), or put the file there"
+        )
+    height, width = size or (Preprocessing.height, Preprocessing.width)
+    return Preprocessing(height=int(height), width=int(width), resize_size=int(max(height, width)))
+
+
+def model_file(name: str, file: str) -> Path | None:
+    """Return where one of the model's files lies; None if there is none of that name.
+
+    Raises:
+        ModelError: the model cannot be had.
+    """
+    with loading(name):
+        found = import_transformers().utils.cached_file(
+            name,
+            file,
+            local_files_only=Path(name).is_dir(),
+            _raise_exceptions_for_missing_entries=False,
+        )
+    return Path(found) if found is not None else None
 
 
 def import_transformers() -> Any:
@@ -66,34 +112,31 @@ def loading(name: str) -> Iterator[None]:
         raise ModelError(f"hf:{name} cannot be loaded: {first_line(error)}") from None
 
 
-def pretrained(
-    automatic: Any, name: str, config: Any, weights: str | Path | None, *, replaced: Sequence[str]
-) -> nn.Module:
-    """Return the network with its weights, or those of a file.
+def pretrained(automatic: Any, name: str, config: Any, weights: str | Path | None) -> tuple[nn.Module, Fit]:
+    """Return the network with its weights, or those of a file, as far as they fit.
 
     Args:
         automatic: the class of the library that knows the architectures.
-        replaced: parts of the network that need no weights, by a part of their names.
 
     Raises:
-        ModelError: weights cannot be had, or do not fit.
+        ModelError: weights cannot be had.
     """
-    state = read_weights(weights) if weights is not None else None
     options = {"config": config, "use_safetensors": True, "output_loading_info": True, "dtype": "float32"}
-    options["ignore_mismatched_sizes"] = True  # reported below
-    with loading(name):
-        if state is None:
+    options["ignore_mismatched_sizes"] = True  # `Fit.check` reports them
+    what, notes = f"hf:{name}", tuple[str, ...]()
+    if weights is None:
+        with loading(name):
             module, report = automatic.from_pretrained(name, **source_of(name), **options)
-        else:
-            architecture = type(automatic.from_config(config, trust_remote_code=False))
-            module, report = architecture.from_pretrained(None, state_dict=state, **options)
-    lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    if lacking := [key for key in lacking if not any(part in key for part in replaced)]:
-        raise ModelError(
-            f"the weights of hf:{name} do not fit the network: {', '.join(sorted(lacking)[:3])} is not there"
-        )
+    else:
+        with loading(name):
+            empty = automatic.from_config(config, trust_remote_code=False)
+        state, what, notes = read_weights(weights, empty.state_dict())
+        with loading(name):
+            module, report = type(empty).from_pretrained(None, state_dict=state, **options)
     network: nn.Module = module
-    return network
+    sizes = {key: (tuple(theirs), tuple(ours)) for key, theirs, ours in report["mismatched_keys"]}
+    missing, extra = report["missing_keys"], report["unexpected_keys"]
+    return network, fit_of(what, network.state_dict(), missing=missing, resized=sizes, extra=extra, notes=notes)
 
 
 def _returning_scores(module: nn.Module) -> nn.Module:
