@@ -342,7 +342,7 @@ def test_silence_is_told(source: Path, tmp_path: Path) -> None:
     [
         ({"modality": "array"}, "--input-shape"),
         ({"modality": "array", "input_shape": [3, 0]}, "--input-shape"),
-        ({"input_shape": [3, 4]}, "--input-shape"),
+        ({"modality": "image", "input_shape": [3, 4]}, "--input-shape"),
         ({"modality": "smell"}, "no modality"),
         ({"modality": "audio", "audio": {"rate": 1}}, "no field rate"),
         ({"modality": "array", "input_shape": [4, 24]}, "does not take samples of 4×24"),
