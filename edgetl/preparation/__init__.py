@@ -164,6 +164,7 @@ def prepare(
     from edgetl.preparation.memory import graph_memory
     from edgetl.preparation.preprocess import build_array, build_preprocess, build_unchanged
     from edgetl.preparation.sources import load_source, modality_of
+    from edgetl.preparation.sources.assumed import settle
 
     data = kind_of(Path(labels_from), label_column) if labels_from is not None else Kind(None)
     asked, modality = modality, modality or _implied(input_shape, audio) or modality_of(source, data.modality)
@@ -188,7 +189,11 @@ def prepare(
         inputs=_inputs(modality, input_shape, spectrogram),
         max_length=max_length,
         dynamic_length=dynamic_length,
+        on_event=on_event,
     )
+    if loaded.preprocessing is not None and not loaded.stated:
+        pixels = settle(source, loaded.model, loaded.preprocessing, preprocessing or {}, on_event)
+        loaded = replace(loaded, preprocessing=pixels)
     length = loaded.text.max_length if loaded.text is not None else 1
     on_event(Stage("cutting"))
     if not append_head and head is None and (name := heads.features_output(loaded.model)) is not None:

@@ -6,6 +6,7 @@ import onnx
 from onnx import helper, shape_inference
 
 from edgetl.artifacts import TensorSpec
+from edgetl.graphs import make_model
 
 
 def graph_inputs(graph: onnx.GraphProto) -> tuple[TensorSpec, ...]:
@@ -21,12 +22,16 @@ def graph_inputs(graph: onnx.GraphProto) -> tuple[TensorSpec, ...]:
 
 
 class GraphIndex:
-    """Producers, initializers and (inferred) shapes of a graph, by value name."""
+    """Producers, initializers and (inferred) shapes of a graph, by value name.
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    Args:
+        model: whose graph it is; needed where its operators are not those of edgetl's opset.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, model: onnx.ModelProto | None = None) -> None:
         self.producer = {output: node for node in graph.node for output in node.output if output}
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
-        self._graph = graph
+        self._graph, self._model = graph, model
         self._shapes: dict[str, tuple[int | None, ...]] | None = None
 
     def constant(self, name: str) -> onnx.TensorProto | None:
@@ -46,14 +51,12 @@ class GraphIndex:
     def shape(self, name: str) -> tuple[int | None, ...] | None:
         """Return a value's shape, with None for what is not known; None if nothing is."""
         if self._shapes is None:
-            self._shapes = _infer(self._graph)
+            self._shapes = _infer(self._model or make_model(self._graph))
         return self._shapes.get(name)
 
 
-def _infer(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
-    from edgetl.graphs import make_model
-
-    inferred = shape_inference.infer_shapes(make_model(graph)).graph
+def _infer(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
+    inferred = shape_inference.infer_shapes(model).graph
     shapes = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         if value.type.tensor_type.HasField("shape"):

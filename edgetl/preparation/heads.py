@@ -88,8 +88,8 @@ class _Reader(GraphIndex):
         data: the values that the content of the inputs reaches, and not only their shape.
     """
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        super().__init__(graph)
+    def __init__(self, graph: onnx.GraphProto, model: onnx.ModelProto | None = None) -> None:
+        super().__init__(graph, model)
         self.nodes = list(graph.node)
         self.data = {value.name for value in graph.input} - self.initializers.keys()
         for node in self.nodes:
@@ -319,7 +319,7 @@ def without_decisions(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    reader = _Reader(graph)
+    reader = _Reader(graph, model)
     ways: dict[str, _Way] = {}
     pending = [output.name for output in graph.output]
     while pending:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing, Source, TensorSpec, TextPreprocessing
 from edgetl.errors import ModelError, one_sentence
+from edgetl.events import OnEvent, ignore
 from edgetl.storage import sha256_file
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class LoadedModel:
         preprocessing: of pictures; None for other modalities.
         text, tokenizer: of texts, and the content of `tokenizer.json`; None and empty for others.
         fit: how weights from elsewhere fit the network; None where it brings its own.
+        stated: whether the source says how it takes pictures; else the preprocessing is assumed.
     """
 
     model: onnx.ModelProto
@@ -44,6 +46,7 @@ class LoadedModel:
     text: TextPreprocessing | None = None
     tokenizer: str = ""
     fit: Fit | None = None
+    stated: bool = True
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -63,6 +66,7 @@ def load_source(
     inputs: Sequence[TensorSpec] = (),
     max_length: int | None = None,
     dynamic_length: bool = False,
+    on_event: OnEvent = ignore,
 ) -> LoadedModel:
     """Load the model that `spec` names; see `edgetl.prepare` for the forms.
 
@@ -108,10 +112,10 @@ def load_source(
         source = replace(source, weights_sha256=sha256_file(file))
         with refusals:
             if inputs:
-                model, parameters = _implementation(_FILES[file.suffix]).load_with_inputs(file, inputs)
+                model, parameters = _implementation(_FILES[file.suffix]).load_with_inputs(file, inputs, on_event)
                 return LoadedModel(model, parameters, source, modality)
-            model, parameters, own = _implementation(_FILES[file.suffix]).load(file, overrides)
-        return LoadedModel(model, parameters, source, modality, own)
+            model, parameters, own = _implementation(_FILES[file.suffix]).load(file, overrides, on_event)
+        return LoadedModel(model, parameters, source, modality, own, stated=False)
     elif colon:
         module, own, fit = _implementation(_FUNCTION).load(spec, weights, model_args, overrides)
     else:
@@ -124,13 +128,15 @@ def load_source(
     from edgetl.preparation.sources.overrides import apply_overrides, with_channels
 
     if inputs:
-        model, parameters = export(module, inputs)
+        model, parameters = export(module, inputs, on_event)
         return LoadedModel(model, parameters, source, modality, fit=fit)
     # asked for or not, what the network itself takes is known
     channels = picture_channels(module, apply_overrides(own, {"size": overrides.get("size")}))
     own = apply_overrides(with_channels(own, channels), overrides)
-    model, parameters = export(module, own.inputs)
-    return LoadedModel(model, parameters, source, modality, own, fit=fit)
+    model, parameters = export(module, own.inputs, on_event)
+    config = getattr(module, "pretrained_cfg", None)
+    stated = prefix in _LIBRARIES or (isinstance(config, Mapping) and "input_size" in config)
+    return LoadedModel(model, parameters, source, modality, own, fit=fit, stated=stated)
 
 
 def modality_of(spec: str, of_data: str | None = None) -> str:

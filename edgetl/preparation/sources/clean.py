@@ -14,6 +14,7 @@ from edgetl.deployed import LOGITS, PROBABILITIES, VALUES
 from edgetl.errors import ModelError
 from edgetl.graphs import prune, strip
 
+_MOST_LISTED = 3
 _RESERVED = {IMAGE, AUDIO, ARRAY, LOGITS, PROBABILITIES, VALUES, BATCH_LOGITS, "labels"}
 
 
@@ -30,9 +31,13 @@ def clean(model: onnx.ModelProto, *, outputs: Sequence[str] = ()) -> onnx.ModelP
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
-    foreign = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
-    if foreign:
-        raise ModelError(f"the graph uses operators outside of the ONNX standard ({', '.join(sorted(foreign))})")
+    if foreign := [node for node in model.graph.node if node.domain not in ("", "ai.onnx")]:
+        listed = ", ".join(f"{n.op_type} {n.name or n.output[0]!r} of {n.domain}" for n in foreign[:_MOST_LISTED])
+        rest = f" and {len(foreign) - _MOST_LISTED} more" if len(foreign) > _MOST_LISTED else ""
+        raise ModelError(
+            f"the network needs operators outside of the ONNX standard: {listed}{rest}; export it without them"
+            + (", before ONNX Runtime optimises it" if any("microsoft" in node.domain for node in foreign) else "")
+        )
     version = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
     if version != defaults.OPSET:
         try:

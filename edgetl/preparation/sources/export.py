@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -13,14 +13,21 @@ from torch import nn
 from edgetl import defaults, runtime
 from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError, first_line
+from edgetl.events import Note, OnEvent, ignore
 from edgetl.preparation.run import draw
 from edgetl.preparation.simplify import fix_shapes, simplify
 from edgetl.preparation.sources.channels import advice
 from edgetl.preparation.sources.clean import clean
+from edgetl.preparation.sources.float32 import TOLERANCE, in_float32
 from edgetl.preparation.sources.quiet import quiet
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def export(module: nn.Module, inputs: Sequence[TensorSpec]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+
+def export(
+    module: nn.Module, inputs: Sequence[TensorSpec], on_event: OnEvent = ignore
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Export in evaluation mode with a dynamic batch, and check the graph against the module.
 
     The exporter's own optimizer would fold batch normalisation into convolutions and rename
@@ -38,10 +45,10 @@ def export(module: nn.Module, inputs: Sequence[TensorSpec]) -> tuple[onnx.ModelP
         ModelError: the exporter fails, or the graph computes something else.
     """
     module.eval()
+    narrow = any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in module.parameters())
     examples = tuple(torch.from_numpy(array) for array in draw(inputs, 2, length=9).values())
     try:
-        with torch.no_grad():
-            expected = module(*examples)
+        expected = _scores(module, examples)
     except Exception as error:
         taken = ", ".join("×".join(map(str, spec.shape)) for spec in inputs)
         raise ModelError(
@@ -51,10 +58,24 @@ def export(module: nn.Module, inputs: Sequence[TensorSpec]) -> tuple[onnx.ModelP
     present = {tensor.name for tensor in model.graph.initializer}
     parameters = tuple(name for name, _ in module.named_parameters() if name in present)
     stored = {name for name, _ in module.named_buffers()}
+    model, changed = in_float32(model)
+    if narrow := narrow or changed:
+        on_event(Note("the network holds 16-bit numbers: it computes and trains in 32 bits"))
     model = fix_shapes(clean(simplify(clean(model), {*parameters, *stored})))
-    _check(model, examples, expected)
+    _check(model, examples, expected, TOLERANCE if narrow else 1e-3)
     left = {tensor.name for tensor in model.graph.initializer}
     return model, tuple(name for name in parameters if name in left)
+
+
+def _scores(module: nn.Module, examples: Sequence[torch.Tensor]) -> object:
+    """Return what the module makes of examples in 32 bits, after it has been put into 32 bits if it refuses them."""
+    with torch.no_grad():
+        try:
+            return module(*examples)
+        except RuntimeError:
+            if not any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in module.parameters()):
+                raise
+        return module.float()(*examples)
 
 
 def _varying(spec: TensorSpec) -> dict[int, Any]:
@@ -88,14 +109,19 @@ def export_program(
     return exported.model_proto
 
 
-def _check(model: onnx.ModelProto, examples: Sequence[torch.Tensor], expected: object) -> None:
+def _check(model: onnx.ModelProto, examples: Sequence[torch.Tensor], expected: object, tolerance: float) -> None:
     references = expected if isinstance(expected, tuple | list) else (expected,)
     if not all(isinstance(reference, torch.Tensor) for reference in references):
         raise ModelError(f"the network returns a {type(expected).__name__}, not a tensor of scores")
     session = runtime.open_session(model.SerializeToString(), threads=runtime.available_cores(), optimize=False)
     names = [value.name for value in model.graph.input]
     outputs = session.run(None, {name: item.numpy() for name, item in zip(names, examples, strict=True)})
-    for found, reference in zip(outputs, (reference.numpy() for reference in references), strict=True):
+    for found, reference in zip(outputs, map(_as_array, references), strict=True):
         scale = max(1.0, float(np.abs(reference).max()))
-        if found.shape != reference.shape or not np.allclose(found, reference, rtol=1e-3, atol=1e-3 * scale):
+        if found.shape != reference.shape or not np.allclose(found, reference, rtol=1e-3, atol=tolerance * scale):
             raise ModelError("the exported graph does not compute what the network computes, so it is not used")
+
+
+def _as_array(tensor: torch.Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return array

@@ -14,11 +14,13 @@ from torch import nn
 
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError, first_line
+from edgetl.events import OnEvent, ignore
 from edgetl.preparation.simplify import simplify
 from edgetl.preparation.sources.archive import refuse_bomb
 from edgetl.preparation.sources.batch import check_batch
 from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.export import export
+from edgetl.preparation.sources.float32 import TOLERANCE
 from edgetl.preparation.sources.layout import fold_views, simplify_layout
 from edgetl.preparation.sources.overrides import of_file
 from edgetl.preparation.sources.quiet import quiet
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 _SCALING = {"Rescaling", "Normalization", "TrueDivide", "Divide", "Subtract"}
 
 
-def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tuple[str, ...], Preprocessing]:
+def load(
+    file: Path, overrides: Mapping[str, Any], on_event: OnEvent = ignore
+) -> tuple[onnx.ModelProto, tuple[str, ...], Preprocessing]:
     """Read the model without executing code from it, and export it with channels first.
 
     Keras files record no preprocessing. A model that scales pixels itself gets them as they are
@@ -61,10 +65,12 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
     own = Preprocessing(channels=count, resize="squash", mean=(mean,) * count, std=(std,) * count)
     own = of_file(str(file), count, height or 0, width or 0, overrides, own)
     network = _Network(keras, model, last)
-    exported, parameters = export(network, own.inputs)
+    exported, parameters = export(network, own.inputs, on_event)
     graph = fold_views(exported, {*network.trainable, *network.frozen})
     graph = clean(simplify(simplify_layout(graph), parameters))  # running statistics become constants
-    check_batch(str(file), graph, 1, lambda feeds: network.scores(*feeds.values()))
+    narrow = model.dtype_policy.compute_dtype != "float32"
+    tolerance = TOLERANCE if narrow else 1e-4
+    check_batch(str(file), graph, 1, lambda feeds: network.scores(*feeds.values()), tolerance)
     left = {tensor.name for tensor in graph.graph.initializer}
     return graph, tuple(name for name in parameters if name in left), own
 
@@ -122,7 +128,7 @@ class _Network(nn.Module):
 
     def scores(self, pictures: NDArray[np.float32]) -> NDArray[Any]:
         with torch.no_grad():
-            result: NDArray[Any] = self(torch.from_numpy(pictures)).numpy()
+            result: NDArray[Any] = self(torch.from_numpy(pictures)).float().numpy()
         return result
 
     def forward(self, pictures: torch.Tensor) -> Any:

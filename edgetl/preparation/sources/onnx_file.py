@@ -13,12 +13,15 @@ from onnx import TensorProto, helper, inliner
 from edgetl import runtime
 from edgetl.artifacts import SPECTROGRAM, Preprocessing, TensorSpec
 from edgetl.errors import ModelError, first_line
+from edgetl.events import Note, OnEvent, ignore
 from edgetl.graphs import node_inputs
 from edgetl.preparation.graph import GraphIndex, graph_inputs
 from edgetl.preparation.heads import without_decisions
 from edgetl.preparation.simplify import simplify
 from edgetl.preparation.sources.batch import check_batch, free_batch
 from edgetl.preparation.sources.clean import clean
+from edgetl.preparation.sources.evaluation import in_evaluation_mode, refuse_random
+from edgetl.preparation.sources.float32 import in_float32
 from edgetl.preparation.sources.layout import simplify_layout
 from edgetl.preparation.sources.overrides import of_file
 from edgetl.unfolding import refuse_unfolding
@@ -42,7 +45,9 @@ _WEIGHT_OPERANDS = {
 }
 
 
-def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tuple[str, ...], Preprocessing]:
+def load(
+    file: Path, overrides: Mapping[str, Any], on_event: OnEvent = ignore
+) -> tuple[onnx.ModelProto, tuple[str, ...], Preprocessing]:
     """Read an ONNX classifier with an input `[batch, channels, height, width]` or `[batch, height, width, channels]`.
 
     The result takes channels first and any batch, and is compared with the original on single
@@ -51,7 +56,8 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
     Raises:
         ModelError: the file is not such a model.
     """
-    original = _read(file)
+    original = _read(file, on_event)
+    takes_bytes = _takes_bytes(original.graph)
     model = clean(original)
     if len(model.graph.input) != 1:
         raise ModelError(f"{file} has {len(model.graph.input)} inputs; a picture classifier has one")
@@ -64,18 +70,25 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
             f"{file} takes {TensorProto.DataType.Name(kind)} {dims}; expected float pictures "
             "[batch, channels, height, width] or [batch, height, width, channels] with 1 or 3 channels"
         )
-    own = of_file(str(file), channels, height, width, overrides)
+    default = None
+    if takes_bytes:
+        count = channels or 3
+        default = Preprocessing(channels=count, mean=(0.0,) * count, std=(1 / 255,) * count)
+        on_event(Note(f"{file} takes bytes, so it gets pixels as they are, 0..255"))
+    own = of_file(str(file), channels, height, width, overrides, default)
     _channels_first(model.graph, own, last)
     return *_finished(file, original, model, last), own
 
 
-def load_with_inputs(file: Path, inputs: Sequence[TensorSpec]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+def load_with_inputs(
+    file: Path, inputs: Sequence[TensorSpec], on_event: OnEvent = ignore
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Read an ONNX classifier that takes these inputs, in this order, whatever the file calls them.
 
     Raises:
         ModelError: the file is not such a model.
     """
-    original = _read(file)
+    original = _read(file, on_event)
     model = clean(original)
     found = graph_inputs(model.graph)
     if len(found) != len(inputs) or not all(map(_fits, found, inputs)):
@@ -90,7 +103,8 @@ def load_with_inputs(file: Path, inputs: Sequence[TensorSpec]) -> tuple[onnx.Mod
     return _finished(file, original, model, last=False)
 
 
-def _read(file: Path) -> onnx.ModelProto:
+def _read(file: Path, on_event: OnEvent) -> onnx.ModelProto:
+    """Return what the file computes from samples to scores, in evaluation mode and with 32-bit numbers."""
     refuse_unfolding(file)
     try:
         model = onnx.load(file)  # onnx itself refuses external data outside of the file's directory
@@ -99,7 +113,39 @@ def _read(file: Path) -> onnx.ModelProto:
         raise ModelError(f"{file} is not a valid ONNX model: {first_line(error)}") from None
     if model.functions:
         model = inliner.inline_local_functions(model)
-    return without_decisions(model)
+    model, trained = in_evaluation_mode(model)
+    if trained:
+        on_event(
+            Note(
+                f"{file} was exported in training mode: it is used as in evaluation mode, batch normalisation with its "
+                "running statistics and without dropout"
+            )
+        )
+    model, narrow = in_float32(model)
+    if narrow:
+        on_event(Note(f"{file} holds 16-bit numbers: the network computes and trains in 32 bits"))
+    model = without_decisions(model)
+    refuse_random(str(file), model.graph)
+    return model
+
+
+def _takes_bytes(graph: onnx.GraphProto) -> bool:
+    """Let a graph take floats where it takes bytes, and return whether it took any."""
+    constants = {tensor.name for tensor in graph.initializer}
+    found = False
+    for value in graph.input:
+        if value.type.tensor_type.elem_type != TensorProto.UINT8 or value.name in constants:
+            continue
+        found = True
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+        readers = [node for node in graph.node if value.name in node_inputs(node)]
+        if all(node.op_type == "Cast" for node in readers):
+            continue  # which now has nothing to do
+        turned = f"{value.name}/bytes"
+        for node in readers:
+            node.input[:] = [turned if name == value.name else name for name in node.input]
+        graph.node.insert(0, helper.make_node("Cast", [value.name], [turned], to=TensorProto.UINT8))
+    return found
 
 
 def _finished(

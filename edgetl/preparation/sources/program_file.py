@@ -11,10 +11,12 @@ import torch
 
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
+from edgetl.events import Note, OnEvent, ignore
 from edgetl.preparation.simplify import simplify
 from edgetl.preparation.sources.batch import check_batch, free_batch, refuse_large
 from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.export import export_program
+from edgetl.preparation.sources.float32 import TOLERANCE, in_float32
 from edgetl.preparation.sources.overrides import of_file
 from edgetl.preparation.sources.program_archive import read_program
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tuple[str, ...], Preprocessing]:
+def load(
+    file: Path, overrides: Mapping[str, Any], on_event: OnEvent = ignore
+) -> tuple[onnx.ModelProto, tuple[str, ...], Preprocessing]:
     """Read a program with one input `[batch, channels, height, width]`, of a fixed or a dynamic batch.
 
     Raises:
@@ -39,8 +43,11 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
     own = of_file(str(file), channels, height, width, overrides)
     copies = batch or 2
     refuse_large(str(file), copies, own.inputs)
-    example = torch.zeros(copies, own.channels, own.height, own.width)
-    model = clean(export_program(program, (example,), None))
+    example = torch.zeros(copies, own.channels, own.height, own.width, dtype=values[0].dtype)
+    model, narrow = in_float32(export_program(program, (example,), None))
+    if narrow:
+        on_event(Note(f"{file} holds 16-bit numbers: the network computes and trains in 32 bits"))
+    model = clean(model)
     present = {tensor.name for tensor in model.graph.initializer}
     parameters = tuple(name for name, _ in program.named_parameters() if name in present)
     model = simplify(model, present & program.state_dict.keys())
@@ -51,13 +58,13 @@ def load(file: Path, overrides: Mapping[str, Any]) -> tuple[onnx.ModelProto, tup
 
     def reference(feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         with torch.no_grad():
-            scores = network(*map(torch.from_numpy, feeds.values()))
+            scores = network(*(torch.from_numpy(array).to(example.dtype) for array in feeds.values()))
         if not isinstance(scores, torch.Tensor):
             raise ModelError(f"{file} returns a {type(scores).__name__}, not a tensor of scores")
-        result: NDArray[Any] = scores.numpy()
+        result: NDArray[Any] = scores.float().numpy()
         return result
 
-    check_batch(str(file), model, copies, reference)
+    check_batch(str(file), model, copies, reference, TOLERANCE if narrow else 1e-4)
     left = {tensor.name for tensor in model.graph.initializer}
     return model, tuple(name for name in parameters if name in left), own
 
