@@ -95,6 +95,16 @@ class Preprocessing:
     crop_corner: str = "even"
 
     @property
+    def enough(self) -> int | None:
+        """Pixels that a side needs, and more would not show: twice what it is resized to, so that antialiasing decides.
+
+        None where nothing is antialiased.
+        """
+        if self.interpolation == "nearest":
+            return None
+        return 2 * (max(self.height, self.width) if self.resize == "squash" else self.resize_size)
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What a network takes of a picture so prepared; its graph may use another name."""
         return (TensorSpec("pixels", (self.channels, self.height, self.width)),)

@@ -4,6 +4,7 @@ EPOCHS = 10
 BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
 INIT = "auto"
+DECODE = "scaled"  # JPEGs at a half, a quarter or an eighth of their size, where that is large enough
 INIT_BATCH = 256
 RIDGE_FROM = 10  # samples of each class, on average; benchmarks/README.md has the table
 SCHEDULE = "constant"

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetl import defaults, metrics, runtime, schema, seal, storage
-from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing, check_preprocessing
-from edgetl.choices import INPUTS, MODALITIES, TASKS
+from edgetl.artifacts import AudioPreprocessing, Preprocessing, TensorSpec, TextPreprocessing, check_preprocessing
+from edgetl.choices import DECODINGS, INPUTS, MODALITIES, TASKS, check_choice
 from edgetl.data import Sample, Samples, Wanted, open_inputs, open_measured
 from edgetl.data.audio import is_silent, middle
 from edgetl.data.checks import contradictions, missing
-from edgetl.data.decode import AUDIO, Decoder, open_decoder
+from edgetl.data.decode import AUDIO, Decoder, enough_pixels, open_decoder
 from edgetl.data.depth import PixelRange
+from edgetl.data.memory import Budget, decoding_bytes
 from edgetl.data.sample import Reader
 from edgetl.data.survey import survey, windows_of
 from edgetl.errors import DataError, DeployError, EngineError
@@ -40,6 +41,12 @@ METADATA_NAMES = "names"
 METADATA_EDGETL = "edgetl"
 METADATA_TOKENIZER = "tokenizer.json"
 METADATA_PREPROCESS = "preprocess.onnx"
+_LARGE = 8_000_000
+"""Bytes of inputs from which on the memory of a run is given back: of a picture that was decoded in full."""
+
+_ARENA = 1.25
+"""Times what preprocessing a picture holds, while it is a part of a larger graph."""
+
 THRESHOLD = 0.5
 """From this probability on, a sample is said to have a label, where it may have several."""
 
@@ -61,6 +68,8 @@ class _About:
     input_columns: tuple[str, ...]
     label_columns: tuple[str, ...]
     pixel_range: PixelRange | None = None
+    preprocessing: Preprocessing | None = None
+    decode: str = "full"
 
 
 def _answer(task: str) -> str:
@@ -73,7 +82,12 @@ def _check(about: _About, session: PlacedSession) -> None:
     Raises:
         ValueError: it says what is wrong.
     """
-    for value, some in ((about.task, TASKS), (about.modality, MODALITIES), (about.input_kind, INPUTS)):
+    for value, some in (
+        (about.task, TASKS),
+        (about.modality, MODALITIES),
+        (about.input_kind, INPUTS),
+        (about.decode, DECODINGS),
+    ):
         if value not in some:
             raise ValueError(f"{value!r} is none of {', '.join(some)}")
     if not about.inputs:
@@ -95,7 +109,8 @@ class DeployedModel:
         task, modality: as in `edgetl.artifacts.Manifest`.
         labels: names in the order of the outputs.
         audio: how recordings are prepared; None of other modalities.
-        decode: makes the model's inputs of a sample's content; of texts it needs the library `tokenizers`.
+        decode: makes the model's inputs of a sample's content; of texts it needs the library `tokenizers`. Pictures
+            are decoded as in training, unless another way, `scaled` or `full`, was given.
         provenance: what `deploy` wrote about the model's making.
         batch: how many samples the file takes at once, if their number is fixed; here it is given copies of one.
 
@@ -110,8 +125,11 @@ class DeployedModel:
         *,
         threads: int = 1,
         provider: Provider | None = None,
+        decode: str | None = None,
         on_event: OnEvent = ignore,
     ) -> None:
+        if decode is not None:
+            check_choice("decode", decode, DECODINGS)
         self.path = Path(path)
         if not self.path.is_file():
             raise DeployError(f"{self.path} does not exist: write it with 'edgetl deploy RUN --out {self.path}'")
@@ -131,6 +149,7 @@ class DeployedModel:
             self.provenance: dict[str, Any] = json.loads(metadata[METADATA_EDGETL])
             self._about = schema.from_json(_About, self.provenance)
             _check(self._about, self._session)
+            self._at_least = enough_pixels(self._about.preprocessing, decode or self._about.decode)
             self._preprocess = None
             if self._about.input_kind == "tensor":
                 content = base64.b64decode(metadata[METADATA_PREPROCESS], validate=True)
@@ -167,7 +186,15 @@ class DeployedModel:
         about = self._about
         if tokenizer is None and about.text is not None:
             tokenizer = self._tokenizer_beside()
-        return open_decoder(about.modality, about.inputs, about.audio, about.text, tokenizer or "", about.pixel_range)
+        return open_decoder(
+            *(about.modality, about.inputs, about.audio, about.text, tokenizer or ""),
+            pixel_range=about.pixel_range,
+            at_least=self._at_least,
+        )
+
+    def decoding_bytes(self, content: bytes) -> int:
+        """Return the memory that decoding and preprocessing a sample's content take."""
+        return int(_ARENA * decoding_bytes(content, self._about.preprocessing, self._at_least))
 
     def _tokenizer_beside(self) -> str:
         file = self.path.parent / Path(self._about.tokenizer_file or "").name
@@ -236,7 +263,8 @@ class DeployedModel:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the outputs: probabilities (or numbers) and logits, `[outputs]`, of tensors `[batch, outputs]`."""
-        answer, logits = self._session.run(self._outputs, feeds)
+        large = sum(array.nbytes for array in feeds.values()) > _LARGE
+        answer, logits = self._session.run(self._outputs, feeds, give_back=large)
         return answer, logits
 
     def wanted(self, input_column: Sequence[str] = (), label_column: Sequence[str] = ()) -> Wanted:
@@ -326,21 +354,22 @@ def evaluate(
     provider: str | None = None,
     provider_options: Mapping[str, str] | None = None,
     allow_fallback: bool = False,
+    decode: str | None = None,
     on_event: OnEvent = ignore,
 ) -> Evaluation:
     """Measure a deployed model on labelled data, in any of the forms of docs/data.md.
 
     Of data in parts `test` is measured, or else `val`. Columns default to those of the training;
     `window` and `hop` (each window counts as a sample), `provider`, `provider_options` and
-    `allow_fallback` are as in `finetune`.
+    `allow_fallback` are as in `finetune`; `decode` is by default as in training.
 
     Raises:
         DataError, DeployError, EngineError: see the message.
     """
     started = time.monotonic()
-    threads = threads or runtime.available_cores()
+    threads = runtime.usable_threads(threads, on_event)
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
-    deployed = DeployedModel(model, provider=where, on_event=on_event)
+    deployed = DeployedModel(model, provider=where, decode=decode, on_event=on_event)
     cut = windows_of(deployed.audio, window, hop)
     dataset = open_measured(Path(data), deployed.wanted(input_column, label_column), on_event)
     if deployed.provenance.get("run_finished") is False:
@@ -421,6 +450,7 @@ def predict(
     provider: str | None = None,
     provider_options: Mapping[str, str] | None = None,
     allow_fallback: bool = False,
+    decode: str | None = None,
     on_event: OnEvent = ignore,
 ) -> list[Prediction]:
     """Let a deployed model tell what files are (or all files of a folder, lines of a table, rows of an archive).
@@ -436,9 +466,9 @@ def predict(
             reported as notes.
     """
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
-    deployed = DeployedModel(model, provider=where, on_event=on_event)
+    deployed = DeployedModel(model, provider=where, decode=decode, on_event=on_event)
     wanted = deployed.wanted(input_column)
-    threads = threads or runtime.available_cores()
+    threads = runtime.usable_threads(threads, on_event)
     cut = windows_of(deployed.audio, window, hop)
     found = [sample for item in inputs for sample in open_inputs(item, wanted)]
     given = Samples(found.__getitem__, range(len(found)))
@@ -502,15 +532,16 @@ def logits_of(
 
 
 def _run_all(deployed: DeployedModel, samples: Sequence[Sample], threads: int) -> Iterator[_Outcome]:
-    decode, read = deployed.decode, Reader()
+    decode, read, budget = deployed.decode, Reader(), Budget()
 
     def run(sample: Sample) -> _Outcome:
         digest = ""
         try:
             content, known_by = read(sample)
             digest = known_by.hex()
-            decoded = decode(content, sample.span)
-            answer, logits = deployed(decoded)
+            with budget.taken(deployed.decoding_bytes(content)):
+                decoded = decode(content, sample.span)
+                answer, logits = deployed(decoded)
         except DataError as error:
             return _Outcome(None, None, digest, str(error))
         silent = decode.audio is not None and is_silent(middle(decoded[AUDIO], decode.audio.samples))

@@ -34,13 +34,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl import runtime
+from edgetl import defaults, runtime
 from edgetl.artifacts import BACKBONE, PREPROCESS, TOKENIZER, Artifacts, TensorSpec
 from edgetl.data import Sample, Samples, content_digest
 from edgetl.data.augment import Views
 from edgetl.data.checks import groups_at_odds
-from edgetl.data.decode import Decoder, open_decoder
+from edgetl.data.decode import Decoder, Span, enough_pixels, open_decoder
 from edgetl.data.depth import FULL_RANGE, PixelRange
+from edgetl.data.memory import Budget, decoding_bytes
 from edgetl.data.sample import Reader
 from edgetl.errors import DataError, EngineError, RunError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore
@@ -57,6 +58,9 @@ _FREE = b"\xff" * _ENTRY.size
 _ANOTHER_CACHE = "name a folder for them in the environment variable EDGETL_CACHE (finetune also takes --cache DIR)"
 
 _DIGEST = 16
+_VIEW = 2
+"""Times what decoding a picture takes, to make another view of it."""
+
 _FLUSH_EVERY_SECONDS = 2.0
 _CHUNK_BYTES = 8_000_000
 _COMPARED_BYTES = 64_000_000
@@ -146,11 +150,12 @@ def default_cache_directory() -> Path:
         raise RunError(f"this user has no home directory in which features could be kept: {_ANOTHER_CACHE}") from None
 
 
-def decoder_of(artifacts: Artifacts, pixel_range: PixelRange | None = None) -> Decoder:
-    """Return how the samples of a prepared directory are decoded; `pixel_range` as in `extract_features`."""
+def decoder_of(artifacts: Artifacts, pixel_range: PixelRange | None = None, at_least: int | None = None) -> Decoder:
+    """Return how the samples of a prepared directory are decoded; see `edgetl.data.decode.open_decoder`."""
     manifest = artifacts.manifest
     tokenizer = artifacts.file(TOKENIZER).read_text(encoding="utf-8") if manifest.text is not None else ""
-    return open_decoder(manifest.modality, manifest.inputs, manifest.audio, manifest.text, tokenizer, pixel_range)
+    kind = (manifest.modality, manifest.inputs, manifest.audio, manifest.text)
+    return open_decoder(*kind, tokenizer, pixel_range, at_least)
 
 
 def extract_features(
@@ -162,6 +167,8 @@ def extract_features(
     provider: Provider | None = None,
     precision: str = "float32",
     pixel_range: PixelRange | None = None,
+    decode: str = defaults.DECODE,
+    decoding_mb: float | None = None,
     on_event: OnEvent = ignore,
 ) -> FeatureSet:
     """Put every sample through preprocessing and backbone, or take its features from the cache.
@@ -173,12 +180,15 @@ def extract_features(
     Args:
         precision: `float32`, or `float16`, which halves the cache and rounds its values.
         pixel_range: of pictures of more than 8 bits; see `edgetl.data.depth`.
+        decode: `scaled`, JPEGs at a part of their size where that is large enough, or `full`.
+        decoding_mb: what decoding may take, 10^6 bytes; a picture that takes more is left out. None takes what
+            is free.
 
     Raises:
         RunError, OSError: the cache cannot be written.
     """
-    threads = threads or runtime.available_cores()
-    source = _Source(artifacts, cache, threads, provider or Provider(), precision, pixel_range)
+    threads, provider = threads or runtime.available_cores(), provider or Provider()
+    source = _Source(artifacts, cache, threads, provider, precision, pixel_range, decode, decoding_mb)
     found = _extract(source, ((sample, None) for sample in samples), len(samples), None, on_event)
     kept = np.flatnonzero(found.rows >= 0)
     return FeatureSet(
@@ -279,6 +289,8 @@ class _Source:
     provider: Provider
     precision: str
     pixel_range: PixelRange | None
+    decode: str
+    decoding_mb: float | None
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
@@ -289,7 +301,7 @@ class _Source:
     @property
     def directory(self) -> Path:
         """The cache of this source."""
-        key = _cache_key(self.artifacts, self.provider, self.precision, self.pixel_range)
+        key = _cache_key(self.artifacts, self.provider, self.precision, self.pixel_range, self.decode)
         return (self.cache or default_cache_directory()) / key
 
 
@@ -606,8 +618,12 @@ class _Extractor:
         self._specs = source.specs
         self._names = [spec.name for spec in manifest.features]
         self._inputs = [spec.name for spec in manifest.inputs]
-        self._decode = decoder_of(artifacts, source.pixel_range)
-        self._preprocess = open_placed(artifacts.file(PREPROCESS), Provider(), threads=1, what="the preprocessing")
+        self._pictures = manifest.preprocessing
+        self._at_least = enough_pixels(self._pictures, source.decode, 1.0 if views is None else views.part)
+        self._decode = decoder_of(artifacts, source.pixel_range, self._at_least)
+        self._budget = Budget(source.decoding_mb)
+        file = artifacts.file(PREPROCESS)
+        self._preprocess = open_placed(file, Provider(), threads=1, what="the preprocessing", arena=False)
         self._backbone = None
         if artifacts.has_backbone:
             file = artifacts.file(BACKBONE)
@@ -626,12 +642,11 @@ class _Extractor:
                 digest = self._views.digest(digest, number)
             if self._store.row(digest) is not None:
                 return _Extracted(digest, None)
-            decoded = self._decode(content, sample.span)
-            if self._views is not None:
-                decoded = self._views.make(decoded, digest)
+            copies = 1 if self._views is None else _VIEW
+            with self._budget.taken(copies * decoding_bytes(content, self._pictures, self._at_least)):
+                inputs = self._preprocessed(content, sample.span, digest)
         except DataError as error:
             return Rejected(sample.name, str(error))
-        inputs = dict(zip(self._inputs, self._preprocess.run(self._inputs, decoded), strict=True))
         if self._backbone is not None:
             tensors = self._backbone.run(self._names, inputs)
         else:
@@ -640,6 +655,12 @@ class _Extractor:
             return _Extracted(digest, b"".join(map(_stored, tensors, self._specs)))
         except DataError as error:
             return Rejected(sample.name, str(error))
+
+    def _preprocessed(self, content: bytes, span: Span | None, digest: bytes) -> dict[str, NDArray[Any]]:
+        decoded = self._decode(content, span)
+        if self._views is not None:
+            decoded = self._views.make(decoded, digest)
+        return dict(zip(self._inputs, self._preprocess.run(self._inputs, decoded), strict=True))
 
 
 def _stored(tensor: NDArray[Any], spec: TensorSpec) -> bytes:
@@ -666,7 +687,9 @@ def _stored(tensor: NDArray[Any], spec: TensorSpec) -> bytes:
     return stored.tobytes()
 
 
-def _cache_key(artifacts: Artifacts, provider: Provider, precision: str, pixel_range: PixelRange | None) -> str:
+def _cache_key(
+    artifacts: Artifacts, provider: Provider, precision: str, pixel_range: PixelRange | None, decode: str
+) -> str:
     version = runtime.import_onnxruntime().__version__
     files = artifacts.manifest.files
     names = ",".join(spec.name for spec in artifacts.manifest.features)
@@ -679,6 +702,8 @@ def _cache_key(artifacts: Artifacts, provider: Provider, precision: str, pixel_r
         text += f" {pixel_range}"
     if precision != "float32":
         text += f" {precision}"
+    if artifacts.manifest.preprocessing is not None and decode != "full":
+        text += f" {decode}"
     if not provider.is_cpu:
         text += f" {provider.name} {provider.options}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]

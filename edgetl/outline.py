@@ -135,6 +135,9 @@ def plan_lines(found: Plan) -> Iterator[str]:
             f"  memory: {found.memory.features_mb:,.0f} MB to compute features, {found.memory.training_mb:,.0f} MB to "
             f"train, of {found.budget_mb:,.0f} MB; at most {found.largest_micro_batch} samples fit at once"
         )
+        if found.pictures is not None:
+            width, height = found.pictures
+            yield f"  that is with photographs of {width}×{height} pixels, one on each thread"
     if found.disk_mb is not None and found.cache_mb is not None:
         yield (
             f"  disk: {found.disk_mb:,.0f} MB of {found.storage_mb:,.0f}, of which {found.cache_mb:,.0f} MB features "

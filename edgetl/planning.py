@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgetl import defaults
 from edgetl.artifacts import Artifacts, GraphMemory, Manifest, ShareSize, load_artifacts
-from edgetl.choices import CACHE_PRECISIONS, check_choice, check_number, check_range
+from edgetl.choices import CACHE_PRECISIONS, DECODINGS, check_choice, check_number, check_range
+from edgetl.data.decode import enough_pixels
+from edgetl.data.memory import photograph_mb
 from edgetl.devices import Device, load_device
 from edgetl.errors import DeviceError
 
@@ -40,6 +43,8 @@ class Plan:
         threads: how many compute; fewer than the device's where memory is short.
         batch_size: samples of a step, computed `micro_batch` at once.
         memory: predicted for that; None if nothing can train.
+        pictures: width and height of the pictures to decode; None if they were not given.
+        decoding_mb: what is left of the budget for decoding samples, 10^6 bytes.
         budget_mb: what the training process may take, 10^6 bytes.
         largest_micro_batch: the largest power of two whose samples fit at once; 0 if none does.
         cache_mb, disk_mb: of the features of `images` samples, and of those, the prepared directory and the
@@ -58,6 +63,8 @@ class Plan:
     memory: Memory | None
     budget_mb: float
     largest_micro_batch: int
+    pictures: tuple[int, int] | None
+    decoding_mb: float
     images: int | None
     cache_mb: float | None
     disk_mb: float | None
@@ -76,6 +83,8 @@ def plan(
     *,
     device: str = "this",
     images: int | None = None,
+    pictures: tuple[int, int] | None = None,
+    decode: str = defaults.DECODE,
     engine: str | None = None,
     batch_size: int | None = None,
     cache_precision: str | None = None,
@@ -86,6 +95,8 @@ def plan(
     Args:
         device: a profile's name, a file, or `this` for the machine it runs on.
         images: how many samples, views included; for the disk that their features take.
+        pictures: width and height of the photographs (JPEG), which decoding takes memory for.
+        decode: `scaled` or `full`, as in `finetune`.
         engine, batch_size, cache_precision: default the device's.
         memory_mb: what the training process may take, 10^6 bytes; default the device's.
 
@@ -95,16 +106,26 @@ def plan(
     profile = load_device(device)
     if cache_precision is not None:
         check_choice("cache_precision", cache_precision, CACHE_PRECISIONS)
+    check_choice("decode", decode, DECODINGS)
     if images is not None:
         check_range("images", images, 1, 1e12)
     for name, value in (("batch_size", batch_size), ("memory_mb", memory_mb)):
         if value is not None:
             check_number(name, value)
+    prepared = load_artifacts(Path(artifacts))
+    preprocessing, decoding_mb = prepared.manifest.preprocessing, 0.0
+    if pictures is not None:
+        if preprocessing is None:
+            raise DeviceError(f"{prepared.path} takes no pictures, so that --pictures has no meaning for it")
+        check_range("pictures", pictures[0] * pictures[1], 1, defaults.MAX_PIXELS)
+        decoding_mb = photograph_mb(*pictures, preprocessing, enough_pixels(preprocessing, decode))
     return plan_for(
-        load_artifacts(Path(artifacts)),
+        prepared,
         profile,
         name=device,
         images=images,
+        pictures=pictures,
+        decoding_mb=decoding_mb,
         engine=engine,
         batch_size=batch_size,
         cache_precision=cache_precision,
@@ -118,6 +139,8 @@ def plan_for(
     *,
     name: str,
     images: int | None = None,
+    pictures: tuple[int, int] | None = None,
+    decoding_mb: float = 0.0,
     engine: str | None = None,
     batch_size: int | None = None,
     cache_precision: str | None = None,
@@ -127,6 +150,7 @@ def plan_for(
     """Do as `plan`, with what has been read.
 
     Args:
+        decoding_mb: what decoding one sample takes, 10^6 bytes.
         reserve: how many times what is predicted must be there.
     """
     manifest = prepared.manifest
@@ -136,19 +160,20 @@ def plan_for(
     chosen, problem = _engine(manifest, device, name, engine)
     if problem:
         problems.append(problem)
-    threads, micro_batch, memory, largest = device.threads, 0, None, 0
+    threads, micro_batch, memory, largest, left = device.threads, 0, None, 0, 0.0
     if chosen is not None:
-        while threads > 1 and reserve * predict(manifest, chosen, threads, 1).features_mb > budget:
+        while threads > 1 and reserve * predict(manifest, chosen, threads, 1, decoding_mb).features_mb > budget:
             threads -= 1
         fitting = [
             size
             for size in _powers(LARGEST_BATCH)
-            if reserve * predict(manifest, chosen, threads, size).peak_mb <= budget
+            if reserve * predict(manifest, chosen, threads, size, decoding_mb).peak_mb <= budget
         ]
         largest = max(fitting, default=0)
         micro_batch = min(largest, batch_size) or 1
-        memory = predict(manifest, chosen, threads, micro_batch)
-        problems.extend(_too_large(manifest, chosen, memory, budget, reserve, name))
+        memory = predict(manifest, chosen, threads, micro_batch, decoding_mb)
+        left = max(budget / reserve - predict(manifest, chosen, threads, 1).features_mb, 0.0)
+        problems.extend(_too_large(manifest, chosen, memory, decoding_mb, budget, reserve, name))
     cache_mb = disk_mb = None
     if images is not None:
         cache_mb = images * _cached_bytes(manifest, cache_precision or device.cache_precision) / 1e6
@@ -170,6 +195,8 @@ def plan_for(
         memory=memory,
         budget_mb=budget,
         largest_micro_batch=largest,
+        pictures=pictures,
+        decoding_mb=left,
         images=images,
         cache_mb=cache_mb,
         disk_mb=disk_mb,
@@ -179,8 +206,11 @@ def plan_for(
     )
 
 
-def predict(manifest: Manifest, engine: str, threads: int, micro_batch: int) -> Memory:
+def predict(manifest: Manifest, engine: str, threads: int, micro_batch: int, decoding_mb: float = 0.0) -> Memory:
     """Predict a process's memory from its graphs' sizes; see `memory_of`.
+
+    Args:
+        decoding_mb: what decoding one sample takes, 10^6 bytes; each thread may decode one.
 
     Raises:
         DeviceError: the directory was prepared by an edgetl that did not record the sizes.
@@ -189,7 +219,8 @@ def predict(manifest: Manifest, engine: str, threads: int, micro_batch: int) -> 
     if step is None:
         raise DeviceError("the prepared directory does not say what a step takes: prepare it anew with this edgetl")
     trainable_mb = sum(spec.nbytes for spec in manifest.trainable) / 1e6
-    return memory_of(engine, step, manifest.backbone_memory, trainable_mb, threads, micro_batch)
+    memory = memory_of(engine, step, manifest.backbone_memory, trainable_mb, threads, micro_batch)
+    return replace(memory, features_mb=memory.features_mb + threads * decoding_mb)
 
 
 def memory_of(
@@ -255,12 +286,18 @@ def _engine(manifest: Manifest, device: Device, name: str, wanted: str | None) -
     )
 
 
-def _too_large(manifest: Manifest, engine: str, memory: Memory, budget: float, reserve: float, name: str) -> list[str]:
+def _too_large(
+    manifest: Manifest, engine: str, memory: Memory, decoding_mb: float, budget: float, reserve: float, name: str
+) -> list[str]:
     problems, kept = [], "" if reserve == 1 else ", and a fifth in reserve"
     if reserve * memory.features_mb > budget:
+        way, of_which = "take a smaller network, or --backbone int8", ""
+        if reserve * (memory.features_mb - decoding_mb) <= budget:
+            way = "make the pictures smaller, or, if they are JPEGs, leave out --decode full"
+            of_which = f", {decoding_mb:.0f} of them to decode a picture"
         problems.append(
-            f"computing features takes {memory.features_mb:.0f} MB on one thread{kept}, where {name} "
-            f"allows {budget:.0f}: take a smaller network, or --backbone int8"
+            f"computing features takes {memory.features_mb:.0f} MB on one thread{of_which}{kept}, where {name} "
+            f"allows {budget:.0f}: {way}"
         )
     if reserve * memory.training_mb > budget:
         smaller = _smaller(manifest, engine, budget)

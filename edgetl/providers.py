@@ -97,6 +97,7 @@ class PlacedSession:
 
     Args:
         what: what the model is, for messages.
+        arena: keep the memory of a run for the next; without it what a large input took is given back.
 
     Attributes:
         placement: each provider's share of the time of that run, in 0..1; None before it.
@@ -106,11 +107,19 @@ class PlacedSession:
     """
 
     def __init__(
-        self, model: Path | bytes, provider: Provider, *, threads: int, what: str, training: bool = False
+        self,
+        model: Path | bytes,
+        provider: Provider,
+        *,
+        threads: int,
+        what: str,
+        training: bool = False,
+        arena: bool = True,
     ) -> None:
         ort = import_onnxruntime()
         self._what = what
         options = session_options(threads, training=training)
+        options.enable_cpu_mem_arena = arena
         self.placement: dict[str, float] | None = None
         self._provider = provider
         self._lock = threading.Lock()
@@ -153,14 +162,19 @@ class PlacedSession:
         found: Sequence[Any] = self._session.get_outputs()
         return found
 
-    def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(
+        self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]], *, give_back: bool = False
+    ) -> list[NDArray[Any]]:
         """Run as `InferenceSession.run` does.
+
+        Args:
+            give_back: the memory that the run took, to the system; the next one is slower.
 
         Raises:
             EngineError: the model cannot be run on these.
         """
         try:
-            found: list[NDArray[Any]] = self._session.run(outputs, feeds)
+            found: list[NDArray[Any]] = self._session.run(outputs, feeds, _giving_back() if give_back else None)
         except Exception as error:
             raise failed(self._what, error) from None
         self._look()
@@ -204,6 +218,7 @@ def open_placed(
     threads: int,
     what: str,
     training: bool = False,
+    arena: bool = True,
     on_event: OnEvent = ignore,
 ) -> PlacedSession:
     """Open a session on the provider, or on the CPU where it refuses and may.
@@ -212,7 +227,7 @@ def open_placed(
         EngineError: the provider refuses, and the CPU must not take its place.
     """
     try:
-        return PlacedSession(model, provider, threads=threads, what=what, training=training)
+        return PlacedSession(model, provider, threads=threads, what=what, training=training, arena=arena)
     except OutOfMemoryError:
         raise
     except EngineError as error:
@@ -221,7 +236,13 @@ def open_placed(
             named = "" if str(error).startswith(what) else f"{what}: "
             raise EngineError(f"{named}{error}{hint}") from None
         on_event(Note(f"{what} runs on the CPU: {error}"))
-        return PlacedSession(model, Provider(), threads=threads, what=what, training=training)
+        return PlacedSession(model, Provider(), threads=threads, what=what, training=training, arena=arena)
+
+
+def _giving_back() -> Any:
+    options = import_onnxruntime().RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def _shares(profile: Path) -> dict[str, float]:

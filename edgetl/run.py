@@ -30,7 +30,7 @@ import numpy as np
 
 from edgetl import schema, storage
 from edgetl.artifacts import Optimizer
-from edgetl.choices import MODALITIES, RANGES, SCHEDULES, TASKS
+from edgetl.choices import DECODINGS, MODALITIES, RANGES, SCHEDULES, TASKS
 from edgetl.data.depth import PixelRange
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
@@ -66,6 +66,7 @@ class RunArgs:
         input_columns: of a table of numbers, which ones it took.
         label_columns: as they were given.
         window, hop: of windows of recordings, in seconds, as they were given; both None for whole recordings.
+        decode: how pictures were decoded; runs from before it could be chosen decoded them in full.
         target_mean, target_std: of the training data's numbers; see `edgetl.targets.TargetEncoder`.
         pixel_range: the values that become black and white, of pictures of more than 8 bits
             (`edgetl.data.depth`); None if there were none.
@@ -94,6 +95,7 @@ class RunArgs:
     views: int = 0
     flip: bool = True
     cache_precision: str = "float32"
+    decode: str = "full"
     optimizer: Optimizer = field(default_factory=Optimizer)
     micro_batch: int | None = None
     provider: str = CPU
@@ -390,6 +392,7 @@ def _check(args: RunArgs) -> None:
         ("task", args.task, TASKS),
         ("modality", args.modality, MODALITIES),
         ("schedule", args.schedule, SCHEDULES),
+        ("decode", args.decode, DECODINGS),
         ("metric", args.metric, metrics_of(args.task) if args.task in TASKS else ()),
     ):
         if value not in some:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgetl.errors import EngineError, OutOfMemoryError, first_line
+from edgetl.events import Note, OnEvent, ignore
 from edgetl.external_data import refuse_external_data_elsewhere
 from edgetl.unfolding import refuse_unfolding
 
@@ -149,6 +150,14 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def usable_threads(wanted: int | None, on_event: OnEvent = ignore) -> int:
+    """Return how many threads compute: as many as wanted, but no more than there are cores, which is told."""
+    cores = available_cores()
+    if wanted is not None and wanted > cores:
+        on_event(Note(f"{wanted} threads are more than the cores that may be used: {cores} compute"))
+    return min(wanted or cores, cores)
 
 
 def available_memory_mb(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> float | None:

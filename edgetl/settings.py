@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -14,6 +13,7 @@ from edgetl.artifacts import Artifacts
 from edgetl.choices import (
     CACHE_PRECISIONS,
     CLASS_WEIGHTS,
+    DECODINGS,
     INITIALIZATIONS,
     OPTIMIZERS,
     RANGES,
@@ -59,6 +59,7 @@ def check_options(given: Mapping[str, Any]) -> None:
         ("optimizer", OPTIMIZERS),
         ("schedule", SCHEDULES),
         ("init", INITIALIZATIONS),
+        ("decode", DECODINGS),
     ):
         check_choice(name, given[name], choices)
     for name, some in (
@@ -82,6 +83,7 @@ class Resources:
     Attributes:
         device: None if none was named and no memory given.
         memory_mb: what the process may take, 10^6 bytes; None for no limit.
+        decoding_mb: what decoding samples may take of it; None for no limit.
     """
 
     engine: str
@@ -92,6 +94,7 @@ class Resources:
     device: Device | None
     device_name: str
     memory_mb: float | None
+    decoding_mb: float | None = None
 
 
 def resources(given: Mapping[str, Any], on_event: OnEvent) -> Resources:
@@ -113,7 +116,7 @@ def resources(given: Mapping[str, Any], on_event: OnEvent) -> Resources:
     return Resources(
         engine=resolve_engine(engine),
         provider=resolve_provider(provider, options, allow_fallback=given["allow_fallback"], on_event=on_event),
-        threads=given["threads"] or min(device.threads if device else sys.maxsize, runtime.available_cores()),
+        threads=runtime.usable_threads(given["threads"] or (device.threads if device else None), on_event),
         batch_size=given["batch_size"] or (device.batch_size if device else defaults.BATCH_SIZE),
         cache_precision=given["cache_precision"] or (device.cache_precision if device else "float32"),
         device=device,
@@ -143,11 +146,16 @@ def _first_available(device: Device, on_event: OnEvent) -> tuple[str, Mapping[st
     return "cpu", {}
 
 
-def fit(found: Resources, prepared: Artifacts, micro_batch: int | None) -> tuple[Resources, int | None]:
+def fit(
+    found: Resources, prepared: Artifacts, micro_batch: int | None, decoding_mb: float
+) -> tuple[Resources, int | None]:
     """Keep a run within the memory it may take; return fewer threads where they must be, and the largest micro-batch.
 
     Where no device and no memory were named, a control group's limit is kept to, which would end the process without
     a word.
+
+    Args:
+        decoding_mb: what decoding one of the samples takes, 10^6 bytes.
 
     Raises:
         DeviceError: it does not fit; the message says what would.
@@ -166,6 +174,7 @@ def fit(found: Resources, prepared: Artifacts, micro_batch: int | None) -> tuple
         replace(found.device, engines=(found.engine,), threads=found.threads),
         name=found.device_name,
         batch_size=found.batch_size,
+        decoding_mb=decoding_mb,
     )
     planned = plan(memory_mb=found.memory_mb)
     if not planned.fits and unasked:
@@ -179,7 +188,7 @@ def fit(found: Resources, prepared: Artifacts, micro_batch: int | None) -> tuple
             f"--micro-batch {micro_batch} takes more than the {planned.budget_mb:.0f} MB of {found.device_name}: "
             f"{planned.largest_micro_batch} fit"
         )
-    return replace(found, threads=planned.threads), planned.largest_micro_batch
+    return replace(found, threads=planned.threads, decoding_mb=planned.decoding_mb), planned.largest_micro_batch
 
 
 def check_task(given: Mapping[str, Any], task: str) -> None:

@@ -18,8 +18,9 @@ from edgetl.artifacts import Optimizer, load_artifacts
 from edgetl.data import Dataset, open_training, split_stratified, strata, wanted_by
 from edgetl.data.augment import Views
 from edgetl.data.checks import contradictions, missing
-from edgetl.data.decode import IMAGE
+from edgetl.data.decode import IMAGE, enough_pixels
 from edgetl.data.depth import check_pixel_range, find_pixel_range
+from edgetl.data.memory import typical_mb
 from edgetl.data.survey import survey, windows_of
 from edgetl.errors import DataError, OutOfMemoryError
 from edgetl.events import Note, OnEvent, Stage, ignore
@@ -119,6 +120,7 @@ def finetune(
     cache: str | Path | None = None,
     cache_precision: str | None = None,
     pixel_range: Sequence[float] | None = None,
+    decode: str = defaults.DECODE,
     threads: int | None = None,
     device: str | None = None,
     memory_mb: float | None = None,
@@ -170,7 +172,9 @@ def finetune(
         cache_precision: `float16` halves the cache and rounds the features.
         pixel_range: of pictures of more than 8 bits, the values that become black and white, such as
             `(0, 1023)`; default as `edgetl.data.depth.find_pixel_range` finds it in the training samples.
-        threads: how many cores to use; default all that this process may.
+        decode: `scaled` decodes a JPEG at a half, a quarter or an eighth of its size where both sides are then still
+            twice as long as what they are resized to; `full` decodes all of it.
+        threads: how many cores to use, at most all that this process may, which is the default.
         device: a profile (`edgetl.devices`) that chooses engine, provider, threads, batch size and cache
             precision where they are not given, and whose memory for training the run keeps to.
         memory_mb: what the process may take, 10^6 bytes, in place of the device's.
@@ -190,7 +194,6 @@ def finetune(
     manifest = prepared.manifest
     check_task(given, manifest.task)
     cut = windows_of(manifest.audio, window, hop)
-    found, largest = fit(found, prepared, micro_batch)
     wanted = wanted_by(manifest, manifest.labels, input_column, label_column)
     train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted, on_event)
     if len(train_set.labels) != manifest.outputs:
@@ -200,6 +203,8 @@ def finetune(
         )
 
     everything = train_set.samples + val_set.samples if val_set else train_set.samples
+    at_least = enough_pixels(manifest.preprocessing, decode)
+    found, largest = fit(found, prepared, micro_batch, typical_mb(everything, manifest.preprocessing, at_least))
     on_event(Stage("features"))
     values = None if pixel_range is None else check_pixel_range(pixel_range)
     if values is None and manifest.modality == IMAGE:
@@ -213,6 +218,8 @@ def finetune(
         provider=found.provider,
         precision=found.cache_precision,
         pixel_range=values,
+        decode=decode,
+        decoding_mb=found.decoding_mb,
         on_event=on_event,
     )
     _report_rejected(features.rejected, on_event)
@@ -253,6 +260,7 @@ def finetune(
         views=views if augment else 0,
         flip=flip,
         cache_precision=found.cache_precision,
+        decode=decode,
         seed=seed,
         engine=found.engine,
         optimizer=Optimizer(

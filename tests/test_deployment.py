@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from edgetl import defaults, deploy, evaluate, finetune, predict
 from edgetl.data import read_rgb
@@ -242,3 +243,30 @@ def test_predict_with_bad_inputs(digits_model: Path, digits: Path, tmp_path: Pat
         predict(digits_model, [tmp_path / "note.txt"])
     picture = next((digits / "test" / "6").iterdir())
     assert [item.input for item in predict(digits_model, [tmp_path / "note.txt", picture])] == [str(picture)]
+
+
+def test_a_deployed_file_decodes_as_in_training(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for folder in sorted((digits / "train").iterdir()):
+        (data / folder.name).mkdir(parents=True)
+        for file in sorted(folder.iterdir())[:5]:
+            large = Image.open(file).convert("RGB").resize((640, 640), Image.Resampling.BICUBIC)
+            large.save(data / folder.name / f"{file.stem}.jpg", quality=90)
+    for number, options in enumerate(({}, {"decode": "full"})):
+        run, model = tmp_path / f"run{number}", tmp_path / f"{number}.onnx"
+        finetune(digits_artifacts, data, out=run, epochs=1, cache=tmp_path / "cache", **options)
+        decode = options.get("decode", "scaled")
+        assert Run(run).read_args().decode == decode
+        # its samples are decoded at the size that they were trained at, or the logits would differ
+        assert deploy(run, out=model).largest_difference < 1e-4
+        deployed = DeployedModel(model)
+        assert deployed.provenance["decode"] == decode
+        assert deployed.provenance["at_least"] == (48 if decode == "scaled" else None)
+        content = next(data.rglob("*.jpg")).read_bytes()
+        sides = {"scaled": 80, "full": 640}
+        assert deployed.decode(content)["image"].shape == (sides[decode],) * 2 + (3,)
+        for given in sides:
+            assert DeployedModel(model, decode=given).decode(content)["image"].shape[0] == sides[given]
+        assert evaluate(model, data, decode="full").samples == 20
+    with pytest.raises(EdgetlError, match="no decode 'half'"):
+        evaluate(model, data, decode="half")

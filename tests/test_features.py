@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_pictures
+from PIL import Image
 
 from edgetl import runtime
 from edgetl.artifacts import BACKBONE, PREPROCESS, TensorSpec, load_artifacts
@@ -117,6 +118,40 @@ def test_features_are_what_the_graphs_give(digits: Path, digits_artifacts: Path,
         (tensor,) = preprocess.run(None, {"image": read_rgb(sample.path.read_bytes())})
         (expected,) = backbone.run(None, {name: tensor})
         np.testing.assert_array_equal(found.batch(np.array([i]))[0], expected)
+
+
+def test_photographs_are_decoded_at_a_part_of_their_size(digits_artifacts: Path, tmp_path: Path) -> None:
+    artifacts = load_artifacts(digits_artifacts)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        small.resize((800, 600), Image.Resampling.BICUBIC).save(tmp_path / "data" / name / "0.jpg", quality=95)
+    samples = open_folder(tmp_path / "data").samples
+    found = {}
+    for decode in ("full", "scaled"):
+        computed = extract_features(artifacts, samples, cache=tmp_path / "cache", decode=decode)
+        assert computed.computed == 2  # each has a cache of its own
+        found[decode] = computed.batch(np.arange(2))[0]
+        again = extract_features(artifacts, samples, cache=tmp_path / "cache", decode=decode)
+        assert again.computed == 0
+    difference = np.linalg.norm(found["scaled"] - found["full"]) / np.linalg.norm(found["full"])
+    assert 0 < difference < 0.05
+
+
+def test_a_picture_that_memory_does_not_suffice_for_is_left_out(digits_artifacts: Path, tmp_path: Path) -> None:
+    artifacts = load_artifacts(digits_artifacts)
+    pictures = write_pictures(tmp_path / "data", {"a": 2, "b": 2})
+    Image.new("RGB", (1500, 1000)).save(pictures / "b" / "large.png")
+    samples = open_folder(pictures).samples
+    found = extract_features(artifacts, samples, cache=tmp_path / "cache", decoding_mb=5)
+    (rejected,) = found.rejected
+    assert rejected.name.endswith("large.png")
+    assert "takes 32 MB to decode, where 5 MB are left for it" in rejected.reason
+    assert len(found.samples) == 4
+    Image.new("RGB", (1500, 1000)).save(pictures / "b" / "scaled.jpg")
+    more = extract_features(artifacts, open_folder(pictures).samples, cache=tmp_path / "cache", decoding_mb=5)
+    assert len(more.samples) == 5
 
 
 def test_only_new_pictures_are_computed(digits_artifacts: Path, tmp_path: Path) -> None:

@@ -174,3 +174,38 @@ def test_a_run_with_a_device_can_be_resumed(digits: Path, digits_artifacts: Path
             device="raspberry-pi-zero-2-w",
         )
     assert len(Run(tmp_path / "run").read_results()) == 3
+
+
+def test_photographs_are_counted(digits_artifacts: Path) -> None:
+    prepared = sized(digits_artifacts, GraphMemory(5, 0.1))
+    plain = plan_for(prepared, small(600), name="pi")
+    assert plain.memory is not None
+    with_pictures = plan_for(prepared, small(600), name="pi", decoding_mb=20)
+    assert with_pictures.memory is not None
+    assert with_pictures.memory.features_mb == plain.memory.features_mb + 4 * 20
+    assert with_pictures.decoding_mb == plain.decoding_mb  # what is left does not depend on what is wanted
+    assert plain.decoding_mb == pytest.approx(600 / RESERVE - plain.memory.features_mb)
+    fewer = plan_for(prepared, small(600), name="pi", decoding_mb=200)
+    assert (fewer.fits, fewer.threads) == (True, 1)
+    refused = plan_for(prepared, small(600), name="pi", decoding_mb=700)
+    assert "700 of them to decode a picture" in refused.problems[0]
+    assert "make the pictures smaller" in refused.problems[0]
+
+
+def test_the_size_of_photographs(digits_artifacts: Path) -> None:
+    def features_mb(**options: object) -> float:
+        found = plan(digits_artifacts, memory_mb=4000, **options)  # type: ignore[arg-type]
+        assert found.memory is not None
+        return found.memory.features_mb / found.threads
+
+    scaled, full = (features_mb(pictures=(4032, 3024), decode=decode) for decode in ("scaled", "full"))
+    assert full - scaled == pytest.approx(21 * 4.032 * 3.024 * (1 - 1 / 64), rel=1e-3)  # grey
+    good = CliRunner().invoke(main, ["plan", str(digits_artifacts), "--memory", "2000", "--pictures", "4032x3024"])
+    assert good.exit_code == 0, good.output
+    assert "photographs of 4032×3024 pixels" in good.stdout
+    for wrong in ("4032", "4032x", "ax3", "0x5"):
+        bad = CliRunner().invoke(main, ["plan", str(digits_artifacts), "--pictures", wrong])
+        assert bad.exit_code == 2
+        assert "is not a width and a height such as 4032x3024" in bad.output
+    with pytest.raises(EdgetlError, match="pictures must lie between"):
+        plan(digits_artifacts, pictures=(40_000, 30_000))

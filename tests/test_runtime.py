@@ -8,6 +8,7 @@ import pytest
 from edgetl import runtime
 from edgetl.engines import resolve_engine
 from edgetl.errors import EngineError
+from edgetl.events import Note
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -147,3 +148,13 @@ def test_a_control_group_s_limit_and_what_others_take_of_it(tmp_path: Path) -> N
     # what is more than the machine has is no limit
     (tmp_path / "cgroup" / "app" / "job" / "memory.max").write_text("3000000000\n")
     assert runtime.memory_limit_mb(*places) is None
+
+
+def test_no_more_threads_than_cores() -> None:
+    cores = runtime.available_cores()
+    told: list[Note] = []
+    assert runtime.usable_threads(None) == cores
+    assert runtime.usable_threads(1, told.append) == 1
+    assert not told
+    assert runtime.usable_threads(cores + 1, told.append) == cores
+    assert f"{cores + 1} threads are more than the cores" in told[0].text

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from edgetl import choices
-from edgetl.cli.options import json_option, memory_option
+from edgetl import choices, defaults
+from edgetl.cli.options import decode_option, json_option, memory_option, size
 from edgetl.cli.reporting import finish, reporting
 
 device_help = "A device's name (see `edgetl devices`), or a profile of your own such as ./mine.toml"
@@ -40,6 +40,13 @@ def devices(name: str | None, as_json: bool) -> None:
     metavar="N",
     help="How many samples, for the disk that their features take; with --augment, times one more than --views.",
 )
+@click.option(
+    "--pictures",
+    metavar="WxH",
+    callback=lambda _, __, text: None if text is None else size(text, "--pictures"),
+    help="Size of the photographs (JPEG), such as 4032x3024, which decoding takes memory for.",
+)
+@decode_option(defaults.DECODE)
 @click.option("--engine", type=click.Choice(choices.ENGINES[1:]), help="What trains.  [default: the device's]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples of a step.  [default: the device's]")
 @click.option(

@@ -9,6 +9,7 @@ import click
 from edgetl import choices, defaults
 from edgetl.cli.options import (
     auto_or,
+    decode_option,
     device_option,
     input_option,
     json_option,
@@ -141,6 +142,7 @@ from edgetl.figures import figure, metrics_of
 @click.option(
     "--cache", type=click.Path(), metavar="DIR", help="Where features are kept.  [default: the user's cache folder]"
 )
+@decode_option(defaults.DECODE)
 @threads_option
 @device_option
 @memory_option

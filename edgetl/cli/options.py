@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from edgetl import choices
 from edgetl.choices import RANGES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,6 +86,18 @@ def window_options(command: F) -> F:
     return command
 
 
+def decode_option(default: str | None) -> Callable[[F], F]:
+    """The option `--decode`; without a default it is as in training."""
+    return click.option(
+        "--decode",
+        type=click.Choice(choices.DECODINGS),
+        default=default,
+        show_default=default is not None,
+        help="scaled decodes a JPEG at a part of its size where that is large enough, full all of it."
+        + ("" if default else "  [default: as in training]"),
+    )
+
+
 label_option = column_option("label", "the labels or numbers to learn")
 input_option = column_option("input", "paths, texts or numbers")
 
@@ -154,6 +167,14 @@ def auto_or(name: str) -> Callable[[click.Context, click.Parameter, str], Any]:
         return value
 
     return read
+
+
+def size(text: str, option: str) -> tuple[int, int]:
+    """Return width and height of a text such as `4032x3024`."""
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise click.BadParameter(f"{text!r} is not a width and a height such as 4032x3024", param_hint=option)
+    return int(sides[0]), int(sides[1])
 
 
 def text_pair(item: str, option: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import click
 
 from edgetl import defaults
 from edgetl.cli.options import (
+    decode_option,
     input_option,
     json_option,
     label_option,
@@ -25,6 +26,7 @@ from edgetl.figures import figure
 @label_option
 @input_option
 @window_options
+@decode_option(None)
 @provider_options
 @threads_option
 @json_option
@@ -58,6 +60,7 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
 )
 @input_option
 @window_options
+@decode_option(None)
 @provider_options
 @threads_option
 @json_option

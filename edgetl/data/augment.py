@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,9 @@ class Strength:
     noise: float
 
 
+_SQUEEZED = 0.8
+"""Smallest share of one side of a crop in the other, in those of the picture."""
+
 _STRENGTHS = {
     "light": Strength(area=0.6, colour=0.2, degrees=0, shift=0.1, gain=3, noise=-40),
     "strong": Strength(area=0.3, colour=0.4, degrees=15, shift=0.25, gain=6, noise=-20),
@@ -58,6 +62,11 @@ class Views:
     count: int
     seed: int
     flip: bool = True
+
+    @property
+    def part(self) -> float:
+        """Smallest share of a picture's side that a view shows, before it is rotated."""
+        return math.sqrt(_STRENGTHS[self.strength].area * _SQUEEZED)
 
     def digest(self, content: bytes, number: int) -> bytes:
         """Return the key of a view, 16 bytes, from its sample's."""
@@ -101,7 +110,7 @@ def _picture(
 def _box(width: int, height: int, area: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """A random part of a picture, as in Szegedy et al. 2015 ("Going deeper with convolutions")."""
     share = rng.uniform(area, 1.0)
-    ratio = np.exp(rng.uniform(np.log(0.8), np.log(1.25)))
+    ratio = np.exp(rng.uniform(np.log(_SQUEEZED), np.log(1 / _SQUEEZED)))
     wide = min(max(round(width * np.sqrt(share * ratio)), 1), width)
     high = min(max(round(height * np.sqrt(share / ratio)), 1), height)
     left, top = int(rng.integers(width - wide + 1)), int(rng.integers(height - high + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.artifacts import AudioPreprocessing, TensorSpec, TextPreprocessing
+from edgetl.artifacts import AudioPreprocessing, Preprocessing, TensorSpec, TextPreprocessing
 from edgetl.data.audio import open_wav, read_wav
 from edgetl.data.depth import PixelRange
 from edgetl.data.images import read_rgb
@@ -76,6 +77,7 @@ def open_decoder(
     text: TextPreprocessing | None = None,
     tokenizer: str = "",
     pixel_range: PixelRange | None = None,
+    at_least: int | None = None,
 ) -> Decoder:
     """Return how samples of a modality are decoded; callable from several threads.
 
@@ -83,12 +85,13 @@ def open_decoder(
         modality: as in `edgetl.artifacts.Manifest`, as are the others.
         tokenizer: of texts, the content of `tokenizer.json`.
         pixel_range: of pictures of more than 8 bits; see `edgetl.data.depth`.
+        at_least: of pictures, see `enough_pixels`.
 
     Raises:
         DataError: this edgetl does not know the modality, or a library is missing.
     """
     if modality == IMAGE:
-        return Decoder(partial(_image, pixel_range))
+        return Decoder(partial(_image, pixel_range, at_least))
     if modality == AUDIO and audio is not None:
         return Decoder(partial(_audio, audio.sample_rate), partial(_audio_extent, audio), audio)
     if modality == ARRAY:
@@ -99,8 +102,21 @@ def open_decoder(
     raise DataError(f"this edgetl does not read samples of the modality {modality!r}: update it")
 
 
-def _image(pixel_range: PixelRange | None, content: bytes) -> dict[str, NDArray[Any]]:
-    return {IMAGE: read_rgb(content, pixel_range=pixel_range)}
+def enough_pixels(preprocessing: Preprocessing | None, decode: str, part: float = 1.0) -> int | None:
+    """Return how many pixels the sides of a decoded picture must have; None for all that are there.
+
+    Args:
+        preprocessing: None for other samples than pictures.
+        decode: `scaled` or `full`.
+        part: share of a side that is looked at.
+    """
+    if preprocessing is None or preprocessing.enough is None or decode != "scaled":
+        return None
+    return math.ceil(preprocessing.enough / part)
+
+
+def _image(pixel_range: PixelRange | None, at_least: int | None, content: bytes) -> dict[str, NDArray[Any]]:
+    return {IMAGE: read_rgb(content, at_least=at_least, pixel_range=pixel_range)}
 
 
 def _audio(sample_rate: int, content: bytes) -> dict[str, NDArray[Any]]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _ORIENTATION = 0x0112  # the EXIF tag
 _NEARLY_WHITE = 240
 _MOST = 0.9
+_STRIP = 1 << 16
+"""Pixels."""
 
 
 def read_rgb(data: bytes, *, at_least: int | None = None, pixel_range: PixelRange | None = None) -> NDArray[np.uint8]:
@@ -129,10 +131,21 @@ def _as_rgb(image: Image.Image) -> NDArray[Any]:
     from PIL import Image
 
     if not image.has_transparency_data:
-        return np.asarray(image.convert("RGB"))
+        return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
     image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     visible = image.convert("L").histogram(image.getchannel("A"))
     is_bright = sum(visible[_NEARLY_WHITE:]) > _MOST * sum(visible)
     background = Image.new("RGB", image.size, "black" if is_bright else "white")
     background.paste(image, mask=image.getchannel("A"))
-    return np.asarray(background)
+    return _pixels(background)
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a picture as an array; strip by strip, where NumPy would copy all of it twice."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels

@@ -15,6 +15,7 @@ from edgetl import defaults, runtime, storage
 from edgetl.artifacts import PREPROCESS, TOKENIZER, Artifacts, load_artifacts
 from edgetl.choices import FORMATS, INPUTS, PRECISIONS, check_choice, check_range
 from edgetl.data import Dataset, Sample, open_training, wanted_by
+from edgetl.data.decode import enough_pixels
 from edgetl.deployed import DeployedModel
 from edgetl.deployed import logits_of as deployed_logits
 from edgetl.deployment.compose import Feeds, Form, compose, describe
@@ -111,7 +112,7 @@ def deploy(
         RunError, ArtifactsError, DataError: a part is missing, altered or unfinished.
     """
     started = time.monotonic()
-    threads = threads or runtime.available_cores()
+    threads = runtime.usable_threads(threads, on_event)
     source, target = Run(Path(run)), Path(out)
     format = format or ("ort" if target.suffix == ".ort" else "onnx")
     form = _checked(precision, quantize_head, max_drop, input, batch, format)
@@ -193,7 +194,7 @@ def _calibration(prepared: Artifacts, args: RunArgs, validation: Validation) -> 
     manifest = prepared.manifest
     (train, _), held_out = _opened(prepared, args, "quantised"), set(validation.paths)
     samples = [sample for sample in train.samples if sample.place not in held_out] or list(train.samples)
-    decode = decoder_of(prepared, args.pixel_range)
+    decode = decoder_of(prepared, args.pixel_range, enough_pixels(manifest.preprocessing, args.decode))
     names = [spec.name for spec in manifest.inputs]
     return calibration(samples, decode, prepared.file(PREPROCESS), names, seed=args.seed)
 

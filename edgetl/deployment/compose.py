@@ -14,6 +14,7 @@ import numpy as np
 import edgetl
 from edgetl import schema
 from edgetl.artifacts import BACKBONE, BATCH_LOGITS, PREPROCESS, TOKENIZER, TRAINABLE, Artifacts
+from edgetl.data.decode import enough_pixels
 from edgetl.deployed import (
     LOGITS,
     METADATA_EDGETL,
@@ -191,6 +192,8 @@ def describe(
         "tokenizer_sha256": manifest.files.get(TOKENIZER),
         "input_columns": args.input_columns,
         "label_columns": args.label_columns,
+        "decode": args.decode,
+        "at_least": enough_pixels(manifest.preprocessing, args.decode),
         "source": schema.to_json(manifest.source),
         "policy": manifest.policy,
         "artifacts_sha256": prepared.sha256,

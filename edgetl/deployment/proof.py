@@ -81,6 +81,7 @@ def _job(run: Run, args: RunArgs, prepared: Artifacts, threads: int, on_event: O
         threads=threads,
         precision=args.cache_precision,
         pixel_range=args.pixel_range,
+        decode=args.decode,
         on_event=on_event,
     )
     for item in features.rejected:

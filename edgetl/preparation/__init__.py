@@ -29,7 +29,7 @@ from edgetl.artifacts import (
 )
 from edgetl.choices import BACKBONE_PRECISIONS, MODALITIES, TASKS, check_choice, check_number
 from edgetl.data import Sample, Wanted, label_names, open_inputs
-from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, open_decoder
+from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, enough_pixels, open_decoder
 from edgetl.data.depth import find_pixel_range
 from edgetl.data.kind import Kind, kind_of
 from edgetl.devices import THIS, load_device
@@ -307,7 +307,8 @@ def _in_int8(
     from edgetl.quantization import calibration, to_int8
 
     values = find_pixel_range(samples, threads=runtime.available_cores()) if loaded.modality == IMAGE else None
-    decode = open_decoder(loaded.modality, parts.inputs, audio, loaded.text, loaded.tokenizer, values)
+    at_least = enough_pixels(loaded.preprocessing, defaults.DECODE)
+    decode = open_decoder(loaded.modality, parts.inputs, audio, loaded.text, loaded.tokenizer, values, at_least)
     names = [spec.name for spec in parts.inputs]
     feeds = partial(calibration, samples, decode, directory / PREPROCESS, names, seed=defaults.SEED)
     return to_int8(backbone, feeds)

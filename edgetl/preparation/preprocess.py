@@ -26,6 +26,8 @@ _CHOICES = {
     "crop_corner": ("even", "down"),
 }
 _PREFIX = "preprocess/"
+_LONGEST = 16
+"""Longer sides, in shorter ones, of pictures that are resized whole, as all photographs are."""
 
 
 def build_preprocess(spec: Preprocessing, output: str, file: Path) -> None:
@@ -33,7 +35,9 @@ def build_preprocess(spec: Preprocessing, output: str, file: Path) -> None:
 
     Everything up to the crop is done on uint8 with antialiasing, as Pillow does it: the picture is
     rounded to 0..255 after resizing, and memory stays a quarter of what floats would take. The
-    longer side is the integer part of what the aspect ratio gives, as in torchvision.
+    longer side is the integer part of what the aspect ratio gives, as in torchvision. Of a picture more than
+    `_LONGEST` times as long as wide only the middle is resized: the crop keeps nothing else, and all of a
+    line of 60,000 pixels would become 12 GB.
 
     Raises:
         ModelError: the specification asks for something that does not exist.
@@ -52,13 +56,15 @@ def build_preprocess(spec: Preprocessing, output: str, file: Path) -> None:
             "use a crop percentage of at most 1"
         )
     graph = _Builder()
-    pixels = graph.add("Transpose", [IMAGE], perm=[2, 0, 1])
+    # channels stay last until the picture is small: what the camera made is not copied once more
+    pixels = IMAGE if spec.resize != "crop" else _middle(graph, IMAGE)
     pixels = graph.add("Unsqueeze", [pixels, graph.integers(0)])
     if spec.channels == 1:
         pixels = _luminance(graph, pixels)
     pixels = _resize(graph, pixels, spec)
     if spec.resize != "squash":
         pixels = _center_crop(graph, pixels, spec)
+    pixels = graph.add("Transpose", [pixels], perm=[0, 3, 1, 2])
     if spec.channels == 3 and spec.channel_order == "bgr":
         pixels = graph.add("Gather", [pixels, graph.integers(2, 1, 0)], axis=1)
     values = graph.add("Cast", [pixels], to=TensorProto.FLOAT)
@@ -100,14 +106,26 @@ class _Builder:
 
 
 def _luminance(graph: _Builder, pixels: str) -> str:
-    """Grey as Pillow computes it: (19595 R + 38470 G + 7471 B + 2^15) / 2^16, ITU-R 601-2 in fixed point."""
-    wide = graph.add("Cast", [pixels], to=TensorProto.INT32)
-    weights = np.array([19595, 38470, 7471], np.int32).reshape(1, 3, 1, 1)
-    weighted = graph.add("Mul", [wide, graph.constant(weights)])
-    total = graph.add("ReduceSum", [weighted, graph.integers(1)], keepdims=1)
-    rounded = graph.add("Add", [total, graph.constant(np.array(1 << 15, np.int32))])
-    grey = graph.add("Div", [rounded, graph.constant(np.array(1 << 16, np.int32))])
-    return graph.add("Cast", [grey], to=TensorProto.UINT8)
+    """Grey as Pillow computes it: (19595 R + 38470 G + 7471 B + 2^15) / 2^16, ITU-R 601-2 in fixed point.
+
+    All numbers are whole and below 2^24, so that float32 has them exactly, in a third of the time of int32.
+    """
+    wide = graph.add("Cast", [pixels], to=TensorProto.FLOAT)
+    weights = np.array([[19595], [38470], [7471]], np.float32) / (1 << 16)
+    weighted = graph.add("MatMul", [wide, graph.constant(weights)])
+    rounded = graph.add("Add", [weighted, graph.constant(np.array(0.5, np.float32))])
+    return graph.add("Cast", [rounded], to=TensorProto.UINT8)  # which takes the integer part
+
+
+def _middle(graph: _Builder, pixels: str) -> str:
+    """The middle `_LONGEST` squares of a longer picture; as much is left out on both sides, so that nothing moves."""
+    size = graph.add("Shape", [pixels], start=0, end=2)
+    shorter = graph.add("ReduceMin", [size, graph.integers(0)], keepdims=1)
+    most = graph.add("Mul", [shorter, graph.integers(_LONGEST)])
+    beyond = graph.add("Max", [graph.add("Sub", [size, most]), graph.integers(0)])
+    start = graph.add("Div", [beyond, graph.integers(2)])
+    end = graph.add("Sub", [size, start])
+    return graph.add("Slice", [pixels, start, end, graph.integers(0, 1)])
 
 
 def _resize(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
@@ -117,11 +135,14 @@ def _resize(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
         longer = max(spec.height, spec.width)
         sizes = graph.integers(spec.height * spec.resize_size // longer, spec.width * spec.resize_size // longer)
     else:
-        size = graph.add("Shape", [IMAGE], start=0, end=2)
-        shorter = graph.add("ReduceMin", [size, graph.integers(0)], keepdims=1)
-        scaled = graph.add("Mul", [size, graph.integers(spec.resize_size)])
-        sizes = graph.add("Div", [scaled, shorter])
-    whole = graph.add("Concat", [graph.integers(1, spec.channels), sizes], axis=0)
+        sizes = _scaled(graph, graph.add("Shape", [pixels], start=1, end=3), spec)
+        # the middle of a long picture keeps its place, and the crop's corner its rounding, where four divides what
+        # it is shorter by: one less to two more
+        whole = _scaled(graph, graph.add("Shape", [IMAGE], start=0, end=2), spec)
+        further = graph.add("Add", [graph.add("Sub", [whole, sizes]), graph.integers(1)])
+        more = graph.add("Sub", [graph.add("Mod", [further, graph.integers(4)]), graph.integers(1)])
+        sizes = graph.add("Add", [sizes, more])
+    whole = graph.add("Concat", [graph.integers(1), sizes, graph.integers(spec.channels)], axis=0)
     attributes: dict[str, Any] = {"mode": _MODES[spec.interpolation], "coordinate_transformation_mode": "half_pixel"}
     if spec.interpolation == "nearest":
         attributes["nearest_mode"] = "round_prefer_ceil"  # Pillow takes floor((x + ½) · scale)
@@ -132,15 +153,21 @@ def _resize(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
     return graph.add("Resize", [pixels, "", "", whole], **attributes)
 
 
+def _scaled(graph: _Builder, size: str, spec: Preprocessing) -> str:
+    """Height and width after the shorter side has become `resize_size`."""
+    shorter = graph.add("ReduceMin", [size, graph.integers(0)], keepdims=1)
+    return graph.add("Div", [graph.add("Mul", [size, graph.integers(spec.resize_size)]), shorter])
+
+
 def _center_crop(graph: _Builder, pixels: str, spec: Preprocessing) -> str:
-    size = graph.add("Shape", [pixels], start=2, end=4)
+    size = graph.add("Shape", [pixels], start=1, end=3)
     crop = graph.integers(spec.height, spec.width)
     rest = graph.add("Cast", [graph.add("Sub", [size, crop])], to=TensorProto.FLOAT)
     half = graph.add("Mul", [rest, graph.constant(np.array(0.5, np.float32))])
     whole = graph.add("Round" if spec.crop_corner == "even" else "Floor", [half])
     corner = graph.add("Cast", [whole], to=TensorProto.INT64)
     end = graph.add("Add", [corner, crop])
-    return graph.add("Slice", [pixels, corner, end, graph.integers(2, 3)])
+    return graph.add("Slice", [pixels, corner, end, graph.integers(1, 2)])
 
 
 def build_array(shape: Sequence[int], output: str, file: Path) -> None:

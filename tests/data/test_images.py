@@ -56,6 +56,11 @@ def test_a_large_jpeg_may_be_decoded_smaller(size: tuple[int, int], expected: tu
     assert read_rgb(encode(smooth), at_least=100).shape[1::-1] == size  # PNG has no such way
 
 
+def test_large_pictures_are_put_together_from_strips() -> None:
+    image = noise(size=(1500, 301))
+    np.testing.assert_array_equal(read_rgb(encode(image)), np.asarray(image))
+
+
 def test_a_truncated_picture_says_so() -> None:
     data = encode(noise(size=(64, 64)), "JPEG")
     with pytest.raises(DataError, match="truncated"):

@@ -47,6 +47,15 @@ def reference(pixels: np.ndarray, spec: Preprocessing) -> np.ndarray:
     return ((values - np.float32(spec.mean)) / np.float32(spec.std)).transpose(2, 0, 1)[None]
 
 
+def test_grey_is_exact(tmp_path: Path) -> None:
+    spec = Preprocessing(128, 128, channels=1, resize="squash", mean=(0,), std=(1 / 255,))
+    levels = np.arange(0, 256, 2, dtype=np.uint8)
+    for blue in range(0, 256, 17):
+        pixels = np.stack(np.broadcast_arrays(levels[:, None], levels[None], np.uint8(blue)), axis=-1)
+        expected = np.asarray(Image.fromarray(pixels).convert("L"))
+        np.testing.assert_array_equal(np.rint(run(spec, pixels, tmp_path)[0, 0]), expected)
+
+
 def run(spec: Preprocessing, pixels: np.ndarray, directory: Path) -> np.ndarray:
     build_preprocess(spec, "input", directory / "preprocess.onnx")
     (found,) = runtime.open_session(directory / "preprocess.onnx").run(None, {"image": pixels})
@@ -75,6 +84,28 @@ def test_it_is_what_pillow_gives(spec: Preprocessing, size: tuple[int, int], tmp
     else:
         assert levels.mean() < 0.3  # both round to whole levels between the two passes, not always alike
         assert levels.max() < 2.5
+
+
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (500, 8000), (30, 3333), (3333, 31)])
+@pytest.mark.parametrize("spec", SPECS[:2], ids=lambda s: s.interpolation)
+def test_a_long_picture_takes_no_more_than_its_crop(spec: Preprocessing, size: tuple[int, int], tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    pixels = photo(*size)
+    build_preprocess(spec, "input", tmp_path / "preprocess.onnx")
+    session = runtime.open_session(tmp_path / "preprocess.onnx")
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (held + 100_000_000, before[1]))
+    try:
+        (found,) = session.run(None, {"image": pixels})  # all of the longest, resized, would be 830 MB
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    if max(size) * spec.resize_size // min(size) < 10_000:
+        levels = np.abs(found - reference(pixels, spec)) * np.float32(spec.std).reshape(1, -1, 1, 1) * 255
+        assert levels.mean() < 0.4
+        assert levels.max() < 6  # its scale is up to a quarter of a percent another
+    else:
+        assert np.isfinite(found).all()
 
 
 @settings(deadline=None, max_examples=40)
