@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetl import storage
 from edgetl.errors import EngineError, OutOfMemoryError, first_line
 from edgetl.events import Note, OnEvent, ignore
 from edgetl.runtime import (
@@ -124,10 +124,11 @@ class PlacedSession:
         self._provider = provider
         self._lock = threading.Lock()
         if not provider.is_cpu:
-            directory = tempfile.mkdtemp(prefix="edgetl-")
-            weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+            stack = contextlib.ExitStack()
+            directory = stack.enter_context(storage.temporary_directory())
+            weakref.finalize(self, stack.close)
             options.enable_profiling = True
-            options.profile_file_prefix = str(Path(directory) / "profile")
+            options.profile_file_prefix = str(directory / "profile")
         if not isinstance(model, bytes) and _is_ort_format(model):
             options.add_session_config_entry("session.load_model_format", "ORT")
             source: str | bytes = utf8_path(model)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl import defaults, runtime
+from edgetl import defaults, runtime, storage
 from edgetl.data import Sample
 from edgetl.data.decode import Decoder
 from edgetl.errors import DataError, ModelError
@@ -95,8 +94,8 @@ def to_int8(
         def get_next(self) -> Feeds | None:
             return next(self._feeds, None)
 
-    with tempfile.TemporaryDirectory(prefix="edgetl-") as name, _quiet():
-        before, after = Path(name) / "float32.onnx", Path(name) / "int8.onnx"
+    with storage.temporary_directory(for_libraries=True) as directory, _quiet():
+        before, after = directory / "float32.onnx", directory / "int8.onnx"
         before.write_bytes(model.SerializeToString())
         try:
             quantize_static(

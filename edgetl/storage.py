@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -24,6 +25,9 @@ else:
 
 
 _PARTIAL = ".partial"
+_OURS, _OLD = ".edgetl-", "old-"
+_ASIDE = re.compile(rf"{re.escape(_OURS)}({_OLD})?[a-z0-9_]{{8}}{re.escape(_PARTIAL)}")
+"""Names of what is being written, or replaced: nobody else gives them."""
 
 # what zipfile, zlib and numpy's parser of headers raise on damaged .npz files
 UNREADABLE_NPZ = (
@@ -50,21 +54,107 @@ def written_aside(path: Path) -> Iterator[Path]:
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=_PARTIAL)
-        aside = Path(name)
+        sweep_beside(path.parent)
+        handle, aside = _new_aside(path.parent, tempfile.mkstemp)
         with contextlib.ExitStack() as stack:
             stack.callback(aside.unlink, missing_ok=True)
             if os.name == "nt":  # where nothing renames an open file, and nothing removes one
                 os.close(handle)
             else:
                 stack.callback(os.close, handle)
-                with contextlib.suppress(OSError):
-                    _try_lock(handle)  # tells `sweep` that its writer lives
             yield aside
             _flush(aside)
             aside.chmod(0o666 & ~_umask())
             os.replace(aside, path)
             _flush(path.parent)
+
+
+@contextlib.contextmanager
+def temporary_directory(*, for_libraries: bool = False) -> Iterator[Path]:
+    """Yield an empty directory in the system's folder for such; it is removed with the block, or by the next of these.
+
+    Args:
+        for_libraries: whether what others put into temporary places during the block goes there, too.
+    """
+    parent = Path(tempfile.gettempdir())
+    sweep_beside(parent)
+    with _directory_aside(parent) as directory:
+        if not for_libraries:
+            yield directory
+            return
+        before, tempfile.tempdir = tempfile.tempdir, str(directory)
+        try:
+            yield directory
+        finally:
+            tempfile.tempdir = before
+
+
+@contextlib.contextmanager
+def _directory_aside(parent: Path, kind: str = "") -> Iterator[Path]:
+    with contextlib.ExitStack() as stack:
+        handle, directory = _new_aside(parent, _made_directory, kind)
+        if handle >= 0:
+            stack.callback(os.close, handle)
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        yield directory
+
+
+def _made_directory(prefix: str, suffix: str, dir: Path) -> tuple[int, str]:
+    while True:
+        name = tempfile.mkdtemp(suffix, prefix, dir)
+        if os.name == "nt":
+            return -1, name
+        with contextlib.suppress(FileNotFoundError):  # a sweeper came before the lock
+            return os.open(name, os.O_RDONLY), name
+
+
+def _new_aside(directory: Path, make: Callable[..., tuple[int, str]], kind: str = "") -> tuple[int, Path]:
+    """Make a file or directory with a name of ours, and lock it, which tells sweepers that its writer lives."""
+    while True:
+        handle, name = make(prefix=f"{_OURS}{kind}", suffix=_PARTIAL, dir=directory)
+        if os.name == "nt":
+            return handle, Path(name)
+        try:
+            free = _try_lock(handle)
+        except OSError:  # there are no locks here, and so no sweeper removes it
+            free = True
+        # one may have come between, and then it holds the lock or has removed the name
+        if free and os.path.lexists(name):
+            return handle, Path(name)
+        os.close(handle)
+
+
+def sweep_beside(directory: Path) -> None:
+    """Remove from a directory what writers of ours that died have left there: names that only they give, and no lock.
+
+    A directory that was to be replaced by another takes its name again, if that was never given.
+    """
+    if os.name == "nt":
+        return
+    try:
+        with os.scandir(directory) as entries:
+            found = [Path(entry.path) for entry in entries if _ASIDE.fullmatch(entry.name)]
+    except OSError:
+        return
+    for path in found:
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(handle).st_uid == os.getuid() and _try_lock(handle):
+                    _remove(path)
+            finally:
+                os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    if path.name.startswith(f"{_OURS}{_OLD}"):
+        for old in path.iterdir():
+            if not os.path.lexists(path.parent / old.name):
+                old.rename(path.parent / old.name)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -113,8 +203,8 @@ def directory_built_aside(path: Path, *, force: bool, marker: str) -> Iterator[P
     refuse_existing(path, force=force, marker=marker)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".", suffix=_PARTIAL))
-        try:
+        sweep_beside(path.parent)
+        with _directory_aside(path.parent) as aside:
             yield aside
             for file in aside.rglob("*"):
                 if file.is_file():
@@ -132,8 +222,6 @@ def directory_built_aside(path: Path, *, force: bool, marker: str) -> Iterator[P
                     f"another process wrote {path} meanwhile: repeat the command if yours shall stay"
                 ) from None
             _flush(path.parent)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
 
 def refuse_existing(path: Path, *, force: bool, marker: str, hint: str = "--force", besides: str | None = None) -> None:
@@ -157,18 +245,15 @@ def refuse_existing(path: Path, *, force: bool, marker: str, hint: str = "--forc
 @contextlib.contextmanager
 def _removed(path: Path) -> Iterator[None]:
     """Take a directory, if it is there, out of the way of the block; remove it afterwards, or put it back."""
-    doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=".", suffix=_PARTIAL))
-    try:
+    with _directory_aside(path.parent, _OLD) as doomed:
         with contextlib.suppress(FileNotFoundError):
-            path.rename(doomed / "old")
+            path.rename(doomed / path.name)
         try:
             yield
         except BaseException:
             with contextlib.suppress(OSError):  # there was none, or another process has put one there
-                (doomed / "old").rename(path)
+                (doomed / path.name).rename(path)
             raise
-    finally:
-        shutil.rmtree(doomed, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -84,10 +82,11 @@ def deploy(
         if to is not None:
             from edgetl.remote import push
             from edgetl.remote.destination import parse_destination
+            from edgetl.storage import temporary_directory
 
             parse_destination(to)  # before anything is computed
         if out is None:
-            out = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgetl-"))) / "model.onnx")
+            out = str(stack.enter_context(temporary_directory()) / "model.onnx")
         result = edgetl.deploy(run, out=out, on_event=display, **form)
         if to is not None:
             pushed = push(out, to, ssh_options=joined(port, identity, options), on_event=display)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +22,36 @@ if TYPE_CHECKING:
 _NOTES = "edgetl.notes"
 """Where a command's context keeps its notes."""
 
+_STATUS_OF_SIGNALS = {getattr(signal, name, 0): 128 + number for name, number in (("SIGTERM", 15), ("SIGHUP", 1))}
+"""As shells tell them; Ctrl-C ends as errors do."""
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[list[int]]:
+    """Let SIGTERM and SIGHUP interrupt the block as Ctrl-C does, unless the caller has them ignored, as nohup does.
+
+    Yields the numbers of those that came: a library may turn the interruption into an error of its own.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # only that one may set handlers
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {n: handler for n, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)}
+    received: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        if len(received) == 1 or number == signal.SIGINT:  # else it is being cleaned up already
+            raise KeyboardInterrupt
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 @contextlib.contextmanager
 def reporting(as_json: bool, *, interrupted: Callable[[Display], str] | None = None) -> Iterator[Display]:
@@ -28,17 +61,27 @@ def reporting(as_json: bool, *, interrupted: Callable[[Display], str] | None = N
     display = Display()
     if (context := click.get_current_context(silent=True)) is not None:
         context.meta[_NOTES] = display.notes
-    try:
-        with display:
-            yield display
-    except EdgetlError as error:
-        _fail(str(error), as_json)
-    except KeyboardInterrupt:
-        _fail(interrupted(display) if interrupted else "interrupted", as_json)
-    except OSError as error:
-        _fail(_disk_error(error), as_json)
-    except MemoryError:
-        _fail("there was not enough memory: compute less at once, with --threads 1 or a smaller batch", as_json)
+    with _signals_interrupt() as signals:
+        try:
+            with display:
+                yield display
+        except (Exception, KeyboardInterrupt) as error:
+            if signals or isinstance(error, KeyboardInterrupt):
+                message = interrupted(display) if interrupted else "interrupted"
+                _fail(message, as_json, status=_STATUS_OF_SIGNALS.get(signals[0], 1) if signals else 1)
+            _fail(_sentence(error), as_json)
+
+
+def _sentence(error: Exception | KeyboardInterrupt) -> str:
+    """What a user can cause, as a sentence; what is a fault of ours is raised again."""
+    match error:
+        case EdgetlError():
+            return str(error)
+        case OSError():
+            return _disk_error(error)
+        case MemoryError():
+            return "there was not enough memory: compute less at once, with --threads 1 or a smaller batch"
+    raise error
 
 
 def finish(as_json: bool, result: Any, *lines: str) -> None:
@@ -79,11 +122,12 @@ def _disk_error(error: OSError) -> str:
     return f"{error.strerror or error}{where}"
 
 
-def _fail(message: str, as_json: bool) -> None:
-    click.echo(f"Error: {visible(message)}", file=sys.stderr)
-    if as_json:
-        _print(json.dumps({"error": message, **_notes()}))
-    raise SystemExit(1)
+def _fail(message: str, as_json: bool, *, status: int = 1) -> None:
+    with contextlib.suppress(OSError):  # a terminal that has hung up takes nothing
+        click.echo(f"Error: {visible(message)}", file=sys.stderr)
+        if as_json:
+            _print(json.dumps({"error": message, **_notes()}))
+    raise SystemExit(status)
 
 
 def _notes() -> dict[str, list[str]]:

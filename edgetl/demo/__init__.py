@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from edgetl.deployed import evaluate, predict
 from edgetl.deployment import deploy
 from edgetl.errors import ArtifactsError
 from edgetl.events import FeatureProgress, OnEvent, Stage, ignore
-from edgetl.storage import refuse_existing
+from edgetl.storage import refuse_existing, temporary_directory
 from edgetl.train import finetune
 
 if TYPE_CHECKING:
@@ -233,8 +232,8 @@ def _quietly(on_event: OnEvent) -> OnEvent:
 @contextlib.contextmanager
 def _directory(out: str | Path | None) -> Iterator[Path]:
     if out is None:
-        with tempfile.TemporaryDirectory(prefix="edgetl-demo-") as name:
-            yield Path(name)
+        with temporary_directory() as directory:
+            yield directory
         return
     refuse_existing(Path(out), force=False, marker=_MARKER, hint="nothing, after removing it")
     Path(out).mkdir(parents=True, exist_ok=True)

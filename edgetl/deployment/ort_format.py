@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl import runtime
+from edgetl import runtime, storage
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -19,8 +17,8 @@ def to_ort(model: ModelProto) -> bytes:
     # what lies beyond depends on the processor that this runs on
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.add_session_config_entry("session.save_model_format", "ORT")
-    with tempfile.TemporaryDirectory(prefix="edgetl-") as name:
-        file = Path(name) / "model.ort"
+    with storage.temporary_directory() as directory:
+        file = directory / "model.ort"
         options.optimized_model_filepath = str(file)
         ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return file.read_bytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgetl import storage
 from edgetl.artifacts import (
     ORT_CHECKPOINT,
     ORT_EVAL_MODEL,
@@ -135,8 +135,8 @@ class OrtTrainingEngine:
 
     def state(self) -> bytes:
         """The bytes of an ONNX Runtime checkpoint with its optimizer state."""
-        with tempfile.TemporaryDirectory(prefix="edgetl-") as directory:
-            file = Path(directory) / "checkpoint"
+        with storage.temporary_directory() as directory:
+            file = directory / "checkpoint"
             try:
                 self._api.CheckpointState.save_checkpoint(self._checkpoint, os.fspath(file), True)
             except RuntimeError as error:
@@ -160,8 +160,8 @@ class OrtTrainingEngine:
 
         model = onnx.load(file, load_external_data=False)
         set_ort_optimizer(model, self._settings)
-        with tempfile.TemporaryDirectory(prefix="edgetl-") as directory:
-            changed = Path(directory) / file.name
+        with storage.temporary_directory() as directory:
+            changed = directory / file.name
             changed.write_bytes(model.SerializeToString())
             return self._api.Optimizer(os.fspath(changed), self._module)
 
@@ -169,7 +169,7 @@ class OrtTrainingEngine:
         load = self._api.CheckpointState.load_checkpoint
         if state is None:
             return load(os.fspath(artifacts.file(ORT_CHECKPOINT)))
-        with tempfile.TemporaryDirectory(prefix="edgetl-") as directory:
-            file = Path(directory) / "checkpoint"
+        with storage.temporary_directory() as directory:
+            file = directory / "checkpoint"
             file.write_bytes(state)
             return load(os.fspath(file))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
+from edgetl import storage
 from edgetl.artifacts import ORT_TRAINING_MODEL, PORTABLE_TRAIN_STEP, GraphMemory, Optimizer, ShareSize
 from edgetl.devices import Device
 from edgetl.engines.base import FEWEST_AT_ONCE
@@ -108,8 +108,7 @@ def _needed(share: Share, loss: str, device: Device, length: int) -> float:
     Raises:
         DeviceError: no engine of the device trains it.
     """
-    with tempfile.TemporaryDirectory(prefix="edgetl-") as name:
-        directory = Path(name)
+    with storage.temporary_directory(for_libraries=True) as directory:
         gradients.generate(share.parts.trainable, share.trainable, loss, Optimizer(), directory)
         steps = add_portable(share.parts, loss, Optimizer(), directory)
     engine = next((engine for engine in device.engines if engine in steps), None)
