@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from textwrap import shorten
 
-from edgetl.data import arrays, table
+from edgetl.data import arrays, series, table
 from edgetl.data.folder import open_folder, split_stratified, strata
 from edgetl.data.images import read_rgb
 from edgetl.data.parts import find_layout, loose_files
@@ -69,6 +69,10 @@ def open_inputs(given: str | Path, wanted: Wanted) -> tuple[Sample, ...]:
     path = Path(given)
     if wanted.modality == "text" and not os.path.lexists(given) and path.suffix.lower() not in _FILES:
         return (Sample(shorten(str(given), 60, placeholder=" …") or repr(given), None, str(given)),)
+    if wanted.modality == "array" and wanted.shape is not None and path.exists():
+        files = [Path(file) for file in files_of(path)] if path.is_dir() else [path]
+        if path.is_dir() or series.is_series(path, wanted.shape, wanted.input_columns):
+            return tuple(series.as_sample(file, wanted.shape, wanted.input_columns) for file in files)
     if path.suffix.lower() in (*table.SUFFIXES, *arrays.SUFFIXES) and not path.is_dir():
         parts = _parts(path, wanted, labelled=False)
         return tuple(sample for opener in parts.values() for sample in opener(wanted.labels).samples)
@@ -76,8 +80,8 @@ def open_inputs(given: str | Path, wanted: Wanted) -> tuple[Sample, ...]:
         raise DataError(f"{path} does not exist: give files, a folder of them, a .csv or .jsonl table, or an .npz file")
     if wanted.modality == "array":
         raise DataError(f"{path} is neither a table nor an archive: give a .csv, .jsonl or .npz file of numbers")
-    files = files_of(path) if path.is_dir() else [str(path)]
-    return tuple(Sample(file, None, Path(file)) for file in files)
+    names = files_of(path) if path.is_dir() else [str(path)]
+    return tuple(Sample(name, None, Path(name)) for name in names)
 
 
 def label_names(data: Path, task: str, label_columns: tuple[str, ...], on_event: OnEvent = ignore) -> tuple[str, ...]:
@@ -140,10 +144,6 @@ def _opened(path: Path, wanted: Wanted, on_event: OnEvent, *, complete: bool) ->
     def opener(labels: tuple[str, ...]) -> Dataset:
         if path.is_file() or (table.metadata_of(path)) is not None:
             return _main(_parts(path, wanted))(labels)
-        if wanted.modality == "array":
-            raise DataError(
-                f"{path} is a folder, but the network takes arrays: give an .npz file or a table of numbers"
-            )
         if wanted.task != "classification":
             raise DataError(
                 f"{path} has a folder for each class, which says nothing of {wanted.task}: give a table with a path "
@@ -153,6 +153,8 @@ def _opened(path: Path, wanted: Wanted, on_event: OnEvent, *, complete: bool) ->
         if loose := loose_files(path):
             what = listed([file.name for file in loose])
             on_event(Note(f"not used: {what} in {path}, outside of its folders of classes"))
+        if wanted.modality == "array":
+            return series.of_files(dataset, wanted.shape, wanted.input_columns, on_event)
         return dataset
 
     return opener

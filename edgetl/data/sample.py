@@ -36,6 +36,18 @@ class Row:
     index: int
 
 
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """A file whose content becomes the sample's: of a table of numbers one array.
+
+    Attributes:
+        convert: from the path and the file's bytes to the content; raises DataError without the file's name.
+    """
+
+    path: Path
+    convert: Callable[[Path, bytes], bytes]
+
+
 @dataclass(frozen=True)
 class Sample:
     """One sample, not read yet.
@@ -43,18 +55,20 @@ class Sample:
     Attributes:
         name: what messages and reports call it: the path of a file, or `table.csv line 12`.
         label: see `Label`.
-        source: a file, a text, or a row of an array.
+        source: a file, a text, a row of an array, or a file that becomes one.
         span: of a recording, the part that is the sample: its start and end in samples at the network's rate.
     """
 
     name: str
     label: Label
-    source: Path | str | Row
+    source: Path | str | Row | Converted
     span: tuple[int, int] | None = None
 
     @property
     def path(self) -> Path | None:
         """The file that is the sample; None if it lies in a table or an array."""
+        if isinstance(self.source, Converted):
+            return self.source.path
         return self.source if isinstance(self.source, Path) else None
 
     @property
@@ -69,23 +83,32 @@ class Sample:
             DataError: it cannot be read; the message does not name the sample.
         """
         if isinstance(self.source, Path):
-            try:
-                status = self.source.stat()
-                # devices and pipes may never end
-                if stat.S_ISREG(status.st_mode) and status.st_size <= defaults.MAX_FILE_BYTES:
-                    return self.source.read_bytes()
-            except OSError as error:
-                raise DataError(f"cannot be read ({error.strerror})") from None
-            if not stat.S_ISREG(status.st_mode):
-                raise DataError("is not a file")
-            raise DataError(
-                f"has {status.st_size / 1e9:.1f} GB, more than the {defaults.MAX_FILE_BYTES / 1e9:.0f} GB allowed"
-            )
+            return read_file(self.source)
+        if isinstance(self.source, Converted):
+            return self.source.convert(self.source.path, read_file(self.source.path))
         if isinstance(self.source, str):
             return self.source.encode()
         # what float32 cannot hold becomes infinite, and is refused as such
         with np.errstate(over="ignore", invalid="ignore"):
             return np.ascontiguousarray(self.source.array[self.source.index], dtype="<f4").tobytes()
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        DataError: it cannot be read, is larger than `defaults.MAX_FILE_BYTES`, or is a pipe or a device, which may
+            never end; the message does not name it.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= defaults.MAX_FILE_BYTES:
+            return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError("is not a file")
+    raise DataError(f"has {status.st_size / 1e9:.1f} GB, more than the {defaults.MAX_FILE_BYTES / 1e9:.0f} GB allowed")
 
 
 def content_digest(data: bytes) -> bytes:
@@ -96,7 +119,7 @@ def content_digest(data: bytes) -> bytes:
 class Reader(threading.local):
     """Reads samples; each thread reads a recording once for windows of it that follow each other."""
 
-    _last: tuple[Path | str | Row, bytes, bytes] | None = None
+    _last: tuple[Path | str | Row | Converted, bytes, bytes] | None = None
 
     def __call__(self, sample: Sample) -> tuple[bytes, bytes]:
         """Return the content of a sample, for a window that of the whole recording, and the sample's digest.
