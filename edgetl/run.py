@@ -55,6 +55,8 @@ REPORT = "report.html"
 CURVES = "curves.png"
 CONFUSION = "confusion_matrix.png"
 LOCK = ".lock"
+FILES = (ARGS, SAMPLES, RESULTS, METRICS, VALIDATION, BEST, LAST, REPORT, CURVES, CONFUSION, LOCK)
+"""All that is ever written into a run."""
 
 
 @dataclass(frozen=True, kw_only=True)

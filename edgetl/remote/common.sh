@@ -5,11 +5,17 @@ LC_ALL=C
 export LC_ALL
 parent=$1 name=$2 token=$3
 shift 3
-versions=./.$name.versions # one directory per version: <its hash>.<token of the push>
+versions=./.$name.versions # one directory per version: <its hash>.<token of the push>; <version>.files lists it
 parts=./.$name.parts       # files that have arrived, named by their hashes
 mark=$parts/mark.$token    # as long as it is there, no other push has swept what this one brought
 aside=./.$name.$token
 lock=
+
+hex4='[0-9a-f][0-9a-f][0-9a-f][0-9a-f]'
+hex16=$hex4$hex4$hex4$hex4 # a token
+hex64=$hex16$hex16$hex16$hex16
+newline='
+'
 
 say() { printf 'edgetl: %s\n' "$*"; }
 
@@ -45,6 +51,72 @@ keep() {
   fi
   # if it is still there, it is one more name of that file, and nothing may be copied over it
   rm -f "$aside"
+}
+
+# strays VERSION: print the first file in it that no push has brought, with the reason; nothing if there is none.
+# The list is words as a shell reads them, because names may hold line breaks: the kind, then each hash and path.
+strays() {
+  [ -f "$versions/$1.files" ] || return 0 # of an edgetl that kept no lists
+  words=$(cat "$versions/$1.files") || fail read
+  cd "$versions/$1" || fail enter
+  eval "set -- $words"
+  stray_below '' "$@"
+}
+
+# stray_below PREFIX KIND HASH PATH...: of the files in a directory, whose path is empty or ends in a slash.
+stray_below() (
+  prefix=$1 kind=$2
+  shift 2
+  for entry in "$prefix"* "$prefix".[!.]* "$prefix"..?*; do
+    case ${entry##*/} in
+      .lock | .edgetl-*.partial) continue ;; # a run has them while it is used, or since it was killed
+    esac
+    [ -e "./$entry" ] || [ -L "./$entry" ] || continue
+    if listed_with "$entry" "$@"; then
+      if [ "$kind" = run ] && ! holds "./$entry" "$listed"; then
+        printf 'changed %s' "${entry%%"$newline"*}"
+        exit
+      fi
+    elif [ -d "./$entry" ] && [ ! -L "./$entry" ] && leads_to "$entry" "$@"; then
+      found=$(stray_below "$entry/" "$kind" "$@")
+      [ -z "$found" ] || { printf '%s' "$found"; exit; }
+    else
+      printf 'stray %s' "${entry%%"$newline"*}"
+      exit
+    fi
+  done
+)
+
+# listed_with PATH HASH PATH...: whether it is one of these; sets listed to its hash.
+listed_with() {
+  wanted_path=$1
+  shift
+  while [ $# -gt 0 ]; do
+    listed=$1
+    [ "$2" != "$wanted_path" ] || return 0
+    shift 2
+  done
+  return 1
+}
+
+# leads_to DIRECTORY HASH PATH...: whether one of these lies in it.
+leads_to() {
+  above=$1
+  shift
+  while [ $# -gt 0 ]; do
+    case $2 in
+      "$above"/*) return 0 ;;
+    esac
+    shift 2
+  done
+  return 1
+}
+
+# Nothing that push has not brought may be hidden with the version that the name means.
+unmixed() {
+  [ -n "$old" ] || return 0
+  stray=$(strays "$old")
+  [ -z "$stray" ] || fail "$stray"
 }
 
 # point VERSION: let the name mean it, in one step.

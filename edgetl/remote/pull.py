@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -128,8 +129,15 @@ def _fetch_directory(
 ) -> list[_Listed] | None:
     """Return the files that had to come; None if the directory is the same already."""
     wanted = [file for file in listed if not _is_here(out / file.name, file)]
-    if not wanted and _names(out) == {file.name for file in listed}:
+    gone = _names(out) - {file.name for file in listed}
+    others = sorted(gone - _own_names(out, marker))
+    if not wanted and len(gone) == len(others):
         return None
+    if others:
+        raise RemoteError(
+            f"{out / others[0]} is not of what is pulled, and would be removed: move it to a place of its own, or "
+            "choose another directory to pull to"
+        )
     _ask(there, wanted)
     with storage.directory_built_aside(out, force=True, marker=marker) as aside:
         for file in listed:
@@ -142,6 +150,19 @@ def _fetch_directory(
             _receive(there, file, aside / file.name)
         _check(aside, marker, there)
     return wanted
+
+
+def _own_names(out: Path, marker: str) -> set[str]:
+    """Return the names of the files that edgetl itself writes into a directory of that kind."""
+    from edgetl.artifacts import MANIFEST
+    from edgetl.run import FILES
+
+    if marker != MANIFEST:
+        return set(FILES)
+    try:
+        return {MANIFEST, *map(str, json.loads((out / MANIFEST).read_bytes())["files"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {MANIFEST}
 
 
 def _check(directory: Path, marker: str, there: Shell) -> None:

@@ -1,8 +1,6 @@
 # No arguments. Tell the files with their hashes and sizes, then give those that are asked for.
 need sha256sum wc cat
 cd "$parent" || fail enter
-newline='
-'
 
 # tell FILE NAME
 tell() {

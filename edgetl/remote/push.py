@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def push(
 ) -> PushResult:
     """Bring `source` to another machine over ssh, and switch to it in one step when all of it is there and whole.
 
+    What the present version holds besides what was pushed is never hidden or removed: then this refuses.
     A directory becomes a symbolic link to `.NAME.versions/VERSION.TOKEN` beside it; the version before stays there.
     A file takes its name by a rename, and the one before is called `NAME.previous`. What is there already,
     or has arrived in an attempt that was cut, is not sent again.
@@ -93,7 +95,8 @@ def push(
                 f"{source} is a directory, and holds all that belongs to it: push other files by themselves"
             )
         kind, version, items = _directory(source)
-        script, arguments = "push_directory.sh", [version]
+        listed = [word for item in items for word in (item.sha256, item.name)]
+        script, arguments = "push_directory.sh", [version, shlex.join((kind, *listed))]
     elif source.is_file():
         others = _named_by(source, on_event) if beside is None else [Path(path) for path in beside]
         kind, script, arguments = "file", "push_file.sh", []

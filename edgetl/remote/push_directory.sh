@@ -1,6 +1,6 @@
-# Arguments: the version's hash; then for each file its hash and its path in the directory.
-id=$1
-shift
+# Arguments: the version's hash; its list, as `strays` reads it; then for each file its hash and its path.
+id=$1 list=$2
+shift 2
 current
 mkdir -p "$versions" || fail write
 claim
@@ -33,13 +33,14 @@ offer() {
 }
 
 assemble() {
+  printf '%s' "$list" >"$versions/$new.files" || fail write
   mkdir "$versions/$new" || fail write
   while [ $# -gt 0 ]; do
     case $2 in
       */*) [ -d "$versions/$new/${2%/*}" ] || mkdir -p "$versions/$new/${2%/*}" || fail write ;;
     esac
     if [ ! -f "$parts/$1" ]; then
-      rm -rf "${versions:?}/$new"
+      rm -rf "${versions:?}/$new" "$versions/$new.files"
       fail overtaken
     fi
     keep "$parts/$1" "$versions/$new/$2" || fail write
@@ -48,6 +49,7 @@ assemble() {
 }
 
 offer "$@"
+[ -n "$same" ] || unmixed # before anything is sent; and again below, because others may write meanwhile
 receive
 offered=$old
 hold
@@ -62,6 +64,7 @@ if [ -n "$again" ] && { [ -n "$same" ] || [ "$old" != "$offered" ]; }; then
 elif [ -n "$same" ]; then
   fail overtaken
 else
+  unmixed
   new=$id.$token
   assemble "$@"
   # what replaces a damaged version of the same goes back to what was before that
@@ -77,9 +80,16 @@ else
 fi
 sweep # before the versions: who misses a file of one shall miss the mark
 for entry in "$versions/"*; do
-  case ${entry##*/} in
-    "$old" | "$old.before" | "$before") ;;
-    *) rm -rf "$entry" ;;
+  version=${entry##*/}
+  case $version in
+    "$old" | "$before") ;;
+    *.files | *.before) [ -d "${entry%.*}" ] || rm -f "$entry" ;;
+    $hex64.$hex16)
+      # what somebody has put there stays
+      if [ -f "$entry.files" ] && [ -z "$(strays "$version")" ]; then
+        rm -rf "$entry" "$entry.files" "$entry.before"
+      fi
+      ;;
   esac
 done
 say "done $result ${before%%.*}"

@@ -1,5 +1,5 @@
 # Of both kinds of push: the files that are missing come in and are checked.
-need dd sha256sum mkdir rmdir mv ln cp rm readlink sleep
+need dd sha256sum mkdir rmdir mv ln cp rm readlink sleep cat
 
 if ! cd "$parent" 2>/dev/null; then
   mkdir -p "$parent" && cd "$parent" || fail enter
@@ -51,7 +51,14 @@ receive() {
 sweep() {
   # all of it vanishes at once, so that whoever misses a file misses the mark too
   [ ! -d "$parts" ] || mv -f "$parts" "$parts.$token"
-  rm -rf "$parts".*
+  for gone in "$parts".$hex16; do
+    for part in "$gone/"*; do
+      case ${part##*/} in
+        $hex64 | *.$hex16) rm -f "$part" ;; # nobody else gives such names
+      esac
+    done
+    rmdir "$gone" 2>/dev/null
+  done
   for stale in "./.$name.lock-"*; do
     [ "$stale" = "$lock" ] || rmdir "$stale"
   done

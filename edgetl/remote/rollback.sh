@@ -1,5 +1,5 @@
 # No arguments. Back to the previous version; what was the present one becomes the previous.
-need mv ln cp rm readlink sha256sum mkdir rmdir sleep
+need cat mv ln cp rm readlink sha256sum mkdir rmdir sleep
 cd "$parent" || fail enter
 
 # The present and the previous file change places; the name itself in one step.
@@ -26,6 +26,7 @@ else
   [ -e "./$name" ] || [ -L "./$name" ] || fail missing
   current
   [ -n "$before" ] || fail nothing
+  unmixed
   printf '%s\n' "$old" >"$aside" && mv -f "$aside" "$versions/$before.before" || fail write
   point "$before" || fail write
   flush

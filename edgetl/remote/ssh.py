@@ -189,6 +189,10 @@ class Shell:
             "symlink": f"{directory} on {machine} cannot hold versions{why}: choose a file system with symbolic links",
             "foreign": f"{found} is there and 'edgetl push' did not write it: choose another name, end the path with / "
             "to put it inside, or remove it there",
+            "stray": f"{self.place} holds {detail!r}, which 'edgetl push' did not bring, and which would be hidden: "
+            "move it there to a place of its own, or push to another name",
+            "changed": f"{self.place} holds {detail!r}, which has changed there since it was pushed: pull the run, and "
+            "push to another name",
             "altered": f"what arrived at {self.place} is not what was sent (its SHA-256 differs): the present version "
             "stays; repeat the command",
             "busy": f"another push or rollback is switching {self.place}: repeat the command when it has finished, or "
