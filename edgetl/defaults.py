@@ -30,5 +30,7 @@ MAX_AUDIO_SAMPLES = 100_000_000  # and a recording: 35 minutes at 48 kHz
 SILENCE_DB = -60.0  # of full scale: recordings, and windows of them, whose deviation is smaller are silent
 PROOF_SAMPLES = 256  # training samples that stand in for validation data when deploy() compares logits
 CALIBRATION_SAMPLES = 128  # from which quantisation takes the ranges of activations
+CORRECTION_SAMPLES = 16  # over which quantisation corrects biases; 8 and 32 gave the same error
+COMPARISON_SAMPLES = 16  # by which it chooses
 MAX_DROP = 1.0  # points of the leading figure that a deployed file may lose against the trained network
 BENCHMARK_SECONDS = 3.0

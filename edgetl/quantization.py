@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,13 +16,12 @@ from edgetl import defaults, runtime, storage
 from edgetl.data import Sample
 from edgetl.data.decode import Decoder
 from edgetl.errors import DataError, ModelError
+from edgetl.observation import Feeds, Reduction, observe
 from edgetl.providers import Provider, open_placed
 
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
-
-Feeds = Mapping[str, "NDArray[Any]"]
 
 QUANTIZED_OPERATORS = (
     *("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"),
@@ -29,8 +29,15 @@ QUANTIZED_OPERATORS = (
 )
 """Products with weights, and what lies between them; normalisation, softmax and gates lose too much in eight bits."""
 
-_SATURATED = 0.05
-"""Relative difference between the optimised graph and the graph as it stands from which products count as saturated."""
+_SATURATED = 0.01
+"""Difference between signed and unsigned weights, relative to the outputs' norm, from which products count as
+saturated: without saturation all products are the same integers."""
+
+_ENTRANCE = 0.08
+"""Largest share of a network's products that stays in float32 at its entrance. MobileNetV2 and EfficientNet-Lite0:
+three convolutions, 7 and 5 %; the file is as fast as without, or faster, and its error falls by a quarter to a half."""
+
+_TINY = np.finfo(np.float32).tiny
 
 
 def calibration(
@@ -65,10 +72,13 @@ def to_int8(
 ) -> onnx.ModelProto:
     """Return the network with weights and activations in eight bits (QuantizeLinear and DequantizeLinear).
 
-    Weights are signed and symmetric, one scale for each output channel; activations unsigned, with the range
-    that the samples show. Where this machine's kernels saturate at products of unsigned and signed bytes
-    (x86-64 with AVX2 or AVX-512 but without VNNI), weights become unsigned with the same values: slower, and
-    right everywhere.
+    Weights are symmetric, one scale for each output channel; activations unsigned, with the range that the samples
+    show; biases take up what rounding shifts the means by (`edgetl.correction`). The network is quantised as it
+    stands and with channels of more equal size (`edgetl.equalization`), and what comes nearer to the float32 network
+    on further samples is returned. The convolutions at the entrance stay in float32 (`entrance`).
+
+    Weights are signed. Where this machine's kernels saturate at products of unsigned and signed bytes (x86-64 with
+    AVX2 or AVX-512 but without VNNI), they become unsigned with the same values: slower there, and right everywhere.
 
     Args:
         feeds: gives the inputs of one sample after the other, from the first on at each call.
@@ -78,47 +88,155 @@ def to_int8(
         ModelError: ONNX Runtime's quantiser fails.
     """
     runtime.import_onnxruntime()
+    from edgetl.correction import add_biases, channel_means, correct_biases
+    from edgetl.equalization import equalize
+
+    network = _copied(model)
+    add_biases(network)
+    keep = {*keep, *entrance(network)}
+    first = list(islice(feeds(), defaults.CORRECTION_SAMPLES + defaults.COMPARISON_SAMPLES))
+    samples = first[: defaults.CORRECTION_SAMPLES]
+    compared = first[defaults.CORRECTION_SAMPLES :] or samples
+    expected = _outputs(network, compared)
+    best, least = None, np.inf
+    for prepared in (network, equalize(network, samples)):
+        quantized = _quantized(prepared, _ranges(prepared, feeds()), keep)
+        correct_biases(quantized, channel_means(prepared, samples), samples)
+        error = difference(_outputs(quantized, compared), expected)
+        if best is None or error < least:
+            best, least = quantized, error
+    assert best is not None, "one of two is the best"
+    if _saturates(best, compared[:4]):
+        _shift_weights(best)
+    return best
+
+
+def entrance(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the leading convolutions that together make up at most `_ENTRANCE` of all products.
+
+    Rounding there passes through every other layer, and kernels for bytes gain nothing with a few channels.
+    Of a network whose shapes are not known, none.
+    """
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._feeds = feeds()
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*inferred.value_info, *inferred.output)}
+    weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    products: list[tuple[str, str, float]] = []
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul") and node.input[1] in weights:
+            positions = shapes.get(node.output[0], [])[2:] if node.op_type == "Conv" else []
+            if any(not size.dim_value for size in positions):
+                return []
+            products.append(
+                (node.name, node.op_type, math.prod(weights[node.input[1]] + [size.dim_value for size in positions]))
+            )
+    allowed = _ENTRANCE * sum(count for _, _, count in products)
+    leading = []
+    for name, operator, count in products:
+        allowed -= count
+        if operator != "Conv" or allowed < 0:
+            break
+        leading.append(name)
+    return leading
 
-        def get_next(self) -> Feeds | None:
-            return next(self._feeds, None)
 
-    with storage.temporary_directory(for_libraries=True) as directory, _quiet():
-        before, after = directory / "float32.onnx", directory / "int8.onnx"
-        before.write_bytes(model.SerializeToString())
-        try:
-            quantize_static(
-                str(before),
-                str(after),
-                Reader(),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTIZED_OPERATORS),
+def difference(values: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -> float:
+    """Return the norm of the difference relative to the norm of what is expected, the mean over outputs."""
+    pairs = zip(values, expected, strict=True)
+    return float(np.mean([np.linalg.norm(a - b) / max(np.linalg.norm(b), _TINY) for a, b in pairs]))
+
+
+def _outputs(model: onnx.ModelProto, feeds: Iterable[Feeds], *, saturate: bool = False) -> list[NDArray[Any]]:
+    """Return each output for all samples."""
+    session = runtime.open_session(model.SerializeToString(), saturate=saturate)
+    return [np.concatenate(values) for values in zip(*(session.run(None, dict(feed)) for feed in feeds), strict=True)]
+
+
+def _ranges(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> dict[str, tuple[float, float]]:
+    """Return the least and the largest value over samples of each float tensor that the quantiser may ask for."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    floats = {
+        value.name
+        for value in (*graph.value_info, *graph.input, *graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    } - {tensor.name for tensor in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type in QUANTIZED_OPERATORS]
+    names = list(dict.fromkeys(name for node in nodes for name in (*node.input, *node.output) if name in floats))
+    if not names:
+        return {}
+    reductions = [Reduction(name, operator) for name in names for operator in ("ReduceMin", "ReduceMax")]
+    seen = np.array(list(observe(model, reductions, feeds)))
+    low, high = seen[:, 0::2].min(axis=0), seen[:, 1::2].max(axis=0)
+    return dict(zip(names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+
+
+def _quantized(
+    model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], keep: Collection[str]
+) -> onnx.ModelProto:
+    """Return what ONNX Runtime's quantiser makes of it."""
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    from edgetl.graphs import prune
+
+    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    given = _copied(model)  # the quantiser changes it
+    _drop_specks(given, ranges)
+    try:
+        with storage.temporary_directory(for_libraries=True), _quiet():
+            quantizer = QDQQuantizer(
+                given,
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
+                reduce_range=False,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QUInt8,
+                tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+                nodes_to_quantize=[],
                 nodes_to_exclude=list(keep),
-                calibrate_method=CalibrationMethod.MinMax,
+                op_types_to_quantize=list(QUANTIZED_OPERATORS),
                 extra_options={"MatMulConstBOnly": True},
             )
-        except DataError:
-            raise
-        except Exception as error:  # the quantiser raises whatever its parts raise
-            raise ModelError(f"ONNX Runtime cannot quantise this network ({error}): try --precision float16") from error
-        quantized = onnx.load(after)
-    if _saturates(quantized, islice(feeds(), 4)):
-        _shift_weights(quantized)
+            quantizer.quantize_model()
+    except Exception as error:  # the quantiser raises whatever its parts raise
+        raise ModelError(f"ONNX Runtime cannot quantise this network ({error}): try --precision float16") from error
+    quantized: onnx.ModelProto = quantizer.model.model
+    prune(quantized.graph)  # and into an order that runs
     return quantized
+
+
+def _drop_specks(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Make weights of channels zero, in place, that are so small that their bias in their scale exceeds 32 bits.
+
+    Each of their products is less than 1/30,000 of the bias.
+    """
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        constant = len(node.input) == 3 and all(name in tensors for name in node.input[1:])
+        if node.op_type != "Conv" or not constant or node.input[0] not in ranges:
+            continue
+        weights, bias = (numpy_helper.to_array(tensors[name]) for name in node.input[1:])
+        low, high = ranges[node.input[0]]
+        step = (max(high, 0) - min(low, 0)) / 255
+        largest = np.abs(weights).reshape(len(weights), -1).max(axis=1)
+        specks = (largest > 0) & (step * largest / 127 * 2**30 < np.abs(bias))
+        if specks.any():
+            weights = weights.copy()
+            weights[specks] = 0
+            tensors[node.input[1]].CopyFrom(numpy_helper.from_array(weights, node.input[1]))
+
+
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -155,14 +273,11 @@ def classifier_nodes(graph: onnx.GraphProto, trainable: Collection[str]) -> tupl
     return (last.name, *(node.name for node in biases))
 
 
-def _saturates(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> bool:
-    content = model.SerializeToString()
-    optimised, plain = runtime.open_session(content), runtime.open_session(content, optimize=False)
-    for feed in feeds:
-        for found, expected in zip(optimised.run(None, feed), plain.run(None, feed), strict=True):
-            if np.linalg.norm(found - expected) > _SATURATED * np.linalg.norm(expected):
-                return True
-    return False
+def _saturates(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> bool:
+    """Whether signed weights give other results than unsigned ones of the same values, which never saturate."""
+    unsigned = _copied(model)
+    _shift_weights(unsigned)
+    return difference(_outputs(model, feeds, saturate=True), _outputs(unsigned, feeds, saturate=True)) > _SATURATED
 
 
 def _shift_weights(model: onnx.ModelProto) -> None:

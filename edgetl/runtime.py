@@ -79,12 +79,16 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def session_options(threads: int, *, training: bool = False, optimize: bool = True) -> onnxruntime.SessionOptions:
+def session_options(
+    threads: int, *, training: bool = False, optimize: bool = True, saturate: bool = False
+) -> onnxruntime.SessionOptions:
     """Return options for a session that computes each call with `threads` threads.
 
     Args:
         training: results are the same at every run, and memory is not planned in one piece.
         optimize: without it the graph runs as it stands, node by node.
+        saturate: products of unsigned and signed bytes may saturate in 16 bits, where kernels of this processor do
+            so, as they do by default in other programs.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
@@ -97,12 +101,17 @@ def session_options(threads: int, *, training: bool = False, optimize: bool = Tr
         options.enable_mem_pattern = False
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not saturate:
+        # read by x86-64 processors without VNNI alone: signed weights become unsigned ones of the same values
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
-def open_session(model: Path | bytes, *, threads: int = 1, optimize: bool = True) -> onnxruntime.InferenceSession:
+def open_session(
+    model: Path | bytes, *, threads: int = 1, optimize: bool = True, saturate: bool = False
+) -> onnxruntime.InferenceSession:
     """Open an inference session on the CPU; see `session_options`."""
-    options = session_options(threads, optimize=optimize)
+    options = session_options(threads, optimize=optimize, saturate=saturate)
     return import_onnxruntime().InferenceSession(session_source(model), options, providers=["CPUExecutionProvider"])
 
 

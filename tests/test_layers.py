@@ -19,7 +19,8 @@ DEVICE_MODULES = sorted(
 # lower may not know of higher
 ORDER = ["errors", "choices", "defaults", "metrics", "schema", "events", "storage", "npz", "seal", "artifacts",
          "targets", "schedule", "rate", "external_data", "unfolding", "runtime", "machine", "providers",
-         "graphs", "initialization", "data", "engines", "devices", "planning", "quantization", "features",
+         "graphs", "initialization", "data", "engines", "devices", "planning", "observation",
+         "equalization", "correction", "quantization", "features",
          "run", "runs", "report", "loop", "settings", "train", "deployed", "benchmarking", "deployment",
          "inspection", "verification", "doctor", "remote", "console", "outline", "cli"]  # fmt: skip
 

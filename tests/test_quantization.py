@@ -1,6 +1,7 @@
 """Int8 and float16 against the float32 network, and against arithmetic done by hand."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl import quantization, runtime
+from edgetl.correction import add_biases, channel_means, correct_biases
+from edgetl.equalization import equalize, groups
 from edgetl.graphs import Nodes, make_model
-from edgetl.quantization import classifier_nodes, to_float16, to_int8
+from edgetl.observation import Reduction, observe
+from edgetl.quantization import classifier_nodes, entrance, to_float16, to_int8
 
 RNG = np.random.default_rng(0)
 Feeds = Mapping[str, np.ndarray]
@@ -42,6 +46,18 @@ INPUTS = [RNG.standard_normal((1, 3, 8, 8)).astype(np.float32) for _ in range(40
 
 def feeds() -> Iterator[Feeds]:
     return ({"x": value} for value in INPUTS)
+
+
+INPUTS_AS_FEEDS = list(feeds())
+
+
+def vnni() -> bool:
+    """Whether the processor has instructions for products of bytes (on x86-64)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_vnni" in text or "avx_vnni" in text
 
 
 def answers(model: onnx.ModelProto, *, optimize: bool = True) -> np.ndarray:
@@ -88,6 +104,38 @@ def test_weights_are_unsigned_only_where_kernels_saturate(monkeypatch: pytest.Mo
     np.testing.assert_allclose(answers(quantized, optimize=False), answers(other, optimize=False), rtol=1e-6, atol=1e-6)
 
 
+def test_saturation_is_found_by_what_signed_and_unsigned_weights_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantized = to_int8(small_network(), feeds)
+    whole = quantization._outputs
+    monkeypatch.setattr(quantization, "_shift_weights", lambda model: None)
+    assert not quantization._saturates(quantized, INPUTS_AS_FEEDS)
+    # a machine on which signed weights, opened as other programs do, give something else
+    calls = []
+
+    def saturating(model: onnx.ModelProto, given: list[Feeds], *, saturate: bool = False) -> list[np.ndarray]:
+        calls.append(saturate)
+        return [value * (0.9 if len(calls) == 1 else 1) for value in whole(model, given)]
+
+    monkeypatch.setattr(quantization, "_outputs", saturating)
+    assert quantization._saturates(quantized, INPUTS_AS_FEEDS)
+    assert calls == [True, True]
+
+
+def test_ordinary_rounding_is_not_taken_for_saturation() -> None:
+    """A deep network differs from its unoptimised self; signed and unsigned weights are the same integers."""
+    if not vnni():
+        pytest.skip("this processor saturates")
+    quantized = to_int8(small_network(), feeds)
+    unsigned = onnx.ModelProto()
+    unsigned.CopyFrom(quantized)
+    quantization._shift_weights(unsigned)
+    for optimize in (False, True):
+        np.testing.assert_allclose(
+            answers(quantized, optimize=optimize), answers(unsigned, optimize=optimize), rtol=1e-6, atol=1e-6
+        )
+    assert TensorProto.INT8 in dtypes(quantized).values()
+
+
 def test_the_optimised_file_computes_what_it_says() -> None:
     quantized = to_int8(small_network(), feeds)
     assert relative(answers(quantized), answers(quantized, optimize=False)) < 0.05
@@ -128,11 +176,156 @@ def test_float16_is_near_and_half_as_large() -> None:
 
 
 def test_a_network_that_the_quantiser_refuses_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    import onnxruntime.quantization
+    from onnxruntime.quantization import qdq_quantizer
 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr(onnxruntime.quantization, "quantize_static", fail)
+    monkeypatch.setattr(qdq_quantizer.QDQQuantizer, "quantize_model", fail)
     with pytest.raises(quantization.ModelError, match=r"quantise this network \(no such thing\): try --precision"):
         to_int8(small_network(), feeds)
+
+
+def test_a_channel_of_tiny_weights_keeps_its_bias() -> None:
+    """Its bias in the scale of its weights would be beyond 32 bits: 3e8 steps of 1e-11."""
+    weights = RNG.standard_normal((4, 3, 1, 1)).astype(np.float32)
+    weights[2] = 1e-12
+    bias = np.array([0.5, -0.5, 3.0, 0.0], np.float32)
+    op = Nodes("net")
+    op.initializers.append(numpy_helper.from_array(weights, "weight"))
+    op.initializers.append(numpy_helper.from_array(bias, "bias"))
+    op.Conv("x", "weight", "bias", out="y")
+    network = make_model(
+        helper.make_graph(
+            op.nodes,
+            "net",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4, 8, 8])],
+            initializer=op.initializers,
+        )
+    )
+    found = answers(to_int8(network, feeds))
+    np.testing.assert_allclose(found[:, 2], 3.0, atol=0.03)  # a step of the output is 0.03
+
+
+def deep_network() -> onnx.ModelProto:
+    """An entrance of few products, then two convolutions with Relu and a sum; channels of very different size."""
+    rng = np.random.default_rng(3)
+    sizes = np.array([100, 1, 0.01, 5, 30, 0.3, 2, 0.05], np.float32)
+    op = Nodes("net")
+    for name, values in {
+        "stem.weight": rng.standard_normal((8, 3, 1, 1)) * 0.5,
+        "stem.bias": rng.standard_normal(8) * 0.1,
+        "a.weight": rng.standard_normal((8, 8, 3, 3)) / 8 * sizes[:, None, None, None],
+        "a.bias": rng.standard_normal(8) * sizes,
+        "b.weight": rng.standard_normal((8, 8, 3, 3)) / 8 / sizes[:, None, None],
+        "b.bias": rng.standard_normal(8) * 0.1,
+        "c.weight": rng.standard_normal((8, 8, 3, 3)) / 8,
+        "head.weight": rng.standard_normal((4, 8)),
+    }.items():
+        op.initializers.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
+    stem = op.Relu(op.Conv("x", "stem.weight", "stem.bias"))
+    a = op.Relu(op.Conv(stem, "a.weight", "a.bias", pads=[1, 1, 1, 1]))
+    b = op.Conv(a, "b.weight", "b.bias", pads=[1, 1, 1, 1])
+    c = op.Relu(op.Conv(op.Add(b, stem), "c.weight", pads=[1, 1, 1, 1]))
+    op.Gemm(op.Flatten(op.GlobalAveragePool(c)), "head.weight", out="y", transB=1)
+    graph = helper.make_graph(
+        op.nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        initializer=op.initializers,
+    )
+    return make_model(graph)
+
+
+def test_the_entrance_stays_float() -> None:
+    network = deep_network()
+    # 24 products of 24 + 3·576 for each position, the head's few besides
+    assert entrance(network) == [network.graph.node[0].name]
+    assert dtypes(to_int8(network, feeds))["stem.weight"] == TensorProto.FLOAT
+    assert entrance(small_network()) == []  # its only convolution is nearly all of it
+
+
+def test_equalised_channels_compute_the_same() -> None:
+    network = deep_network()
+    equal = equalize(network, INPUTS_AS_FEEDS)
+    assert relative(answers(equal), answers(network)) < 1e-6
+    (group,) = [group for group in groups(network.graph) if len(group.writers) == 1 and len(group.readers) == 1]
+    assert group.writers[0].input[1] == "a.weight"
+    # and channels differ by the square root of what they differed by
+    (before, after) = (
+        np.concatenate([list(observe(model, wanted, INPUTS_AS_FEEDS))]).max(axis=(0, 1))
+        for model in (network, equal)
+        for wanted in [[Reduction(network.graph.node[3].output[0], "ReduceMax", 4)]]
+    )
+    size = before / before.max()
+    np.testing.assert_allclose(after / after.max(), size / np.sqrt(np.maximum(size, 1 / 256)), rtol=1e-3)
+
+
+def test_sums_tie_the_scales_of_their_terms() -> None:
+    """The entrance, whose Relu is added to b's map, and b have one scale for each channel."""
+    (group,) = [group for group in groups(deep_network().graph) if len(group.writers) == 2]
+    assert {node.input[1] for node in group.writers} == {"stem.weight", "b.weight"}
+    assert {node.input[1] for node in group.readers} == {"a.weight", "c.weight"}
+
+
+@pytest.mark.parametrize("operator", ["Sigmoid", "Clip", "output"])
+def test_what_does_not_let_a_scale_through_stays(operator: str) -> None:
+    op = Nodes("net")
+    for name in ("a", "b"):
+        op.initializers.append(numpy_helper.from_array(RNG.standard_normal((3, 3, 1, 1)).astype(np.float32), name))
+    hidden = op.Conv("x", "a")
+    between = {"Sigmoid": op.Sigmoid, "Clip": lambda x: op.Clip(x, 0.0, 6.0), "output": op.Relu}[operator](hidden)
+    op.Conv(between, "b", out="y")
+    outputs = ["y", hidden] if operator == "output" else ["y"]
+    graph = helper.make_graph(
+        op.nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in outputs],
+        initializer=op.initializers,
+    )
+    assert groups(graph) == []
+
+
+def test_the_mean_of_corrected_channels_is_the_float_networks() -> None:
+    """Weights that all round down shift the mean; the bias takes it up, to a step of the output at most."""
+    # the largest is 127 steps; the others lie 0.49 of a step above the grid
+    weights = np.full((4, 16, 1, 1), 10.49 / 127, np.float32)
+    weights[:, 0] = 1
+    op = Nodes("net")
+    op.initializers.append(numpy_helper.from_array(weights, "weight"))
+    op.Conv("x", "weight", out="y")
+    graph = helper.make_graph(
+        op.nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 8, 8])],
+        initializer=op.initializers,
+    )
+    network = make_model(graph)
+    add_biases(network)
+    values = [np.random.default_rng(seed).random((1, 16, 8, 8), np.float32) for seed in range(8)]
+    samples = [{"x": value} for value in values]
+    quantized = quantization._quantized(network, quantization._ranges(network, samples), ())
+    (expected,), (before,) = (quantization._outputs(model, samples) for model in (network, quantized))
+    correct_biases(quantized, channel_means(network, samples), samples)
+    (after,) = quantization._outputs(quantized, samples)
+    assert np.abs((before - expected).mean(axis=(0, 2, 3))).min() > 0.025  # 15 · 0.49 / 127 / 2
+    assert np.abs((after - expected).mean(axis=(0, 2, 3))).max() < 0.001
+
+
+def test_the_better_of_both_is_written() -> None:
+    network = deep_network()
+    expected = answers(network)
+    equal = equalize(network, INPUTS_AS_FEEDS)
+    ((plain, other), found) = (
+        [
+            relative(answers(quantization._quantized(each, quantization._ranges(each, feeds()), ())), expected)
+            for each in (network, equal)
+        ],
+        relative(answers(to_int8(network, feeds)), expected),
+    )
+    assert other < 0.5 * plain  # one step for the whole map, where channels differ by 10,000
+    assert found < 1.1 * other

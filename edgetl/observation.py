@@ -1,0 +1,59 @@
+"""What values within a network are like, over samples: reduced within the graph, so that no map is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgetl import runtime
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+Feeds = Mapping[str, "NDArray[Any]"]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """One number, or one for each channel, of a tensor.
+
+    Attributes:
+        tensor: its name.
+        operator: `ReduceMin`, `ReduceMax` or `ReduceMean`.
+        rank: of the tensor `[N, C, …]`, whose channels are kept apart; None reduces it to one number.
+    """
+
+    tensor: str
+    operator: str
+    rank: int | None = None
+
+
+def observe(
+    model: onnx.ModelProto, reductions: Sequence[Reduction], feeds: Iterable[Feeds]
+) -> Iterator[list[NDArray[Any]]]:
+    """Yield the reductions of one sample after the other: `[]`, or `[C]` where channels are kept apart."""
+    import onnx
+
+    from edgetl.graphs import Nodes
+
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
+    op = Nodes("edgetl/observed")
+    names = []
+    for reduction in reductions:
+        operands: list[Any] = [reduction.tensor]
+        if reduction.rank is not None:
+            axes = [axis for axis in range(reduction.rank) if axis != 1]
+            operands.append(axes)
+        names.append(op.add(reduction.operator, *operands, keepdims=0))
+    for node in op.nodes:
+        node.name = node.output[0]
+    observed.graph.node.extend(op.nodes)
+    observed.graph.initializer.extend(op.initializers)
+    del observed.graph.output[:]
+    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = runtime.open_session(observed.SerializeToString())
+    for feed in feeds:
+        yield session.run(names, dict(feed))
