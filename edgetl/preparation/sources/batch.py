@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ from edgetl.preparation.run import draw
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+
+_FATAL = 4
+_FAILED = re.compile(r"while running (\w+) node\. Name:'([^']*)'")
 
 _LARGEST = 3 * defaults.MAX_PIXELS
 
@@ -108,13 +112,19 @@ def check_batch(
             reference({name: np.repeat(array[i : i + 1], copies, axis=0) for name, array in samples.items()})
             for i in range(2)
         ]
-        session = runtime.open_session(model.SerializeToString(), threads=runtime.available_cores())
+        options = runtime.session_options(runtime.available_cores())
+        options.log_severity_level = _FATAL  # what fails is told below
+        session = runtime.import_onnxruntime().InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         found = session.run(None, samples)[0]
     except ModelError:
         raise
     except Exception as error:  # onnxruntime raises bare classes of its own
+        where = _FAILED.search(str(error))
+        reason = f"it fails at {where[1]} {where[2]!r}" if where else first_line(error, 200)
         raise ModelError(
-            f"{what} does not run on a batch of samples, export it with a dynamic batch: {first_line(error)}"
+            f"{what} does not run on a batch of samples ({reason}): export it with a dynamic batch"
         ) from None
     expected = np.concatenate([score[: len(score) // copies] for score in scores])
     scale = float(np.abs(expected).max())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx
 from onnx import defs, inliner, shape_inference, version_converter
@@ -15,6 +15,18 @@ from edgetl.errors import ModelError
 from edgetl.graphs import prune, strip
 
 _MOST_LISTED = 3
+_CHANGED = {"DFT", "GridSample", "GroupNormalization"}
+"""Operators that mean something else in a newer opset."""
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "block_size": (0,),
+    "dilations": ([1], [1, 1], [1, 1, 1]),
+    "output_dtype": (0,),
+    "precision": (0,),
+    "round_mode": (b"up",),
+    "saturate": (0, 1),  # of 8-bit floats alone
+}
+"""Attributes of newer opsets, with values that change nothing."""
+_NEWER_VALUES = {b"half_pixel_symmetric", b"wrap"}
 _RESERVED = {IMAGE, AUDIO, ARRAY, LOGITS, PROBABILITIES, VALUES, BATCH_LOGITS, "labels"}
 
 
@@ -43,7 +55,8 @@ def clean(model: onnx.ModelProto, *, outputs: Sequence[str] = ()) -> onnx.ModelP
         try:
             if version > defaults.OPSET:
                 model = _without_newer_operators(model, version)
-            model = version_converter.convert_version(model, defaults.OPSET)
+            older = _relabelled(model) if version > defaults.OPSET else None
+            model = older or version_converter.convert_version(model, defaults.OPSET)
         except Exception as error:
             reason = str(error).strip().splitlines()[-1].rpartition("failed: ")[-1]
             raise ModelError(f"the graph's opset {version} cannot be converted to {defaults.OPSET}: {reason}") from None
@@ -89,6 +102,37 @@ def _without_newer_operators(model: onnx.ModelProto, version: int) -> onnx.Model
         for tensor in typed.graph.initializer
     )
     return inliner.inline_selected_functions(typed, [("", op) for op in sorted(newer)], inline_schema_functions=True)
+
+
+def _relabelled(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Return the model as one of edgetl's opset if all its nodes mean there what they mean in their own, else None.
+
+    Most newer versions of operators only allow more types; onnx's converter refuses many of them.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for node in _nodes(result.graph):
+        old = defs.get_schema(node.op_type, defaults.OPSET, "")
+        if node.op_type in _CHANGED or len(node.input) > old.max_input or len(node.output) > old.max_output:
+            return None
+        defaults_only = [item for item in node.attribute if item.name not in old.attributes]
+        if any(onnx.helper.get_attribute_value(item) not in _NEUTRAL.get(item.name, ()) for item in defaults_only):
+            return None
+        if any(item.s in _NEWER_VALUES for item in node.attribute):
+            return None
+        for item in defaults_only:
+            node.attribute.remove(item)
+    del result.opset_import[:]
+    result.opset_import.append(onnx.helper.make_opsetid("", defaults.OPSET))
+    return result
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _nodes(inner)
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
