@@ -150,6 +150,28 @@ def test_a_fixed_class_token_and_functions(tmp_path: Path) -> None:
     assert "token" in [tensor.name for tensor in loaded.model.graph.initializer]
 
 
+def test_channels_shuffled_in_a_fixed_batch(tmp_path: Path) -> None:
+    """As ShuffleNet's authors write it: the batch and half of the channels are one axis."""
+    w = Writer(13)
+    x = w.add("Transpose", "input_1:0", perm=[0, 3, 1, 2])
+    x = w.add("Conv", x, w.weight("stem/kernel", 4, 3, 3, 3), strides=[2, 2])
+    x = w.add("Reshape", x, w.constant("split", np.array([2, 2, 25], np.int64)))
+    x = w.add("Transpose", x, perm=[1, 0, 2])
+    x = w.add("Reshape", x, w.constant("join", np.array([2, -1, 2, 5, 5], np.int64)))
+    first, second = (w.add("Gather", x, w.constant(f"part{i}", np.int64(i)), axis=0) for i in range(2))
+    x = w.add("Flatten", w.add("GlobalAveragePool", w.add("Sub", first, w.add("Relu", second))))
+    x = w.add("Gemm", x, w.weight("dense.weight", 2, CLASSES), w.weight("dense.bias", CLASSES))
+    model = w.model(x, [1, SIZE, SIZE, 3])
+    onnx.save(model, tmp_path / "net.onnx")
+    loaded = load_source(str(tmp_path / "net.onnx"), weights=None, model_args={}, overrides={})
+    pictures = np.random.default_rng(1).random((3, 3, SIZE, SIZE)).astype(np.float32)
+    original = runtime.open_session(tmp_path / "net.onnx")
+    expected = [original.run(None, {"input_1:0": picture.transpose(1, 2, 0)[None]})[0] for picture in pictures]
+    session = runtime.open_session(loaded.model.SerializeToString())
+    (found,) = session.run(None, {session.get_inputs()[0].name: pictures})
+    np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)
+
+
 def external(directory: Path, location: str) -> Path:
     """Write the model into `directory` with its weights at `location`."""
     model = depthwise(Writer(13), ["N", SIZE, SIZE, 3])

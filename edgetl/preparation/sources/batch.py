@@ -53,6 +53,9 @@ def free_batch(graph: onnx.GraphProto, batch: int = 1) -> None:
                 node.input[1] = shape_with_batch(name, shape[1:])
             else:
                 node.input[1] = constant(name, [0 if -1 in shape else -1, *shape[1:]])
+        elif len(shape) > 1 and min(shape) > 0 and node.op_type == "Reshape":
+            # the batch in one axis with channels, as where ShuffleNet mixes them
+            node.input[1] = constant(f"{node.output[0]}_shape", [-1, *shape[1:]])
         elif node.op_type == "Concat":
             for i, name in enumerate(node.input):
                 dims = list(constants[name].dims) if name in constants else []
