@@ -341,7 +341,7 @@ def _extract(
                         row = store.append(result.digest, result.record)
                         computed += 1
                     digests[done], rows[done] = np.frombuffer(result.digest, np.uint8), row
-                on_event(FeatureProgress(done + 1, count, done + 1 - computed))
+                on_event(FeatureProgress(done + 1, count, done + 1 - computed - len(rejected)))
         store.flush()
         records = store.records()
     seconds = time.monotonic() - started

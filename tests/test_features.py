@@ -173,6 +173,9 @@ def test_only_new_pictures_are_computed(digits_artifacts: Path, tmp_path: Path) 
     )
     assert (grown.computed, grown.reused) == (2, 7)
     assert progress[-1] == FeatureProgress(9, 9, 7)
+    (pictures / "b" / "not.png").write_bytes(b"a picture")
+    extract_features(artifacts, open_folder(pictures).samples, cache=tmp_path / "cache", on_event=progress.append)
+    assert progress[-1] == FeatureProgress(10, 10, 9)
 
 
 def test_threads_do_not_change_a_bit(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from edgetl.deployed import DeployedModel
 from edgetl.deployed import logits_of as deployed_logits
 from edgetl.deployment.compose import Feeds, Form, compose, describe
 from edgetl.deployment.ort_format import to_ort
-from edgetl.deployment.proof import proof_of
+from edgetl.deployment.proof import as_used, proof_of
 from edgetl.errors import DataError, DeployError, RunError, one_sentence
 from edgetl.events import OnEvent, Stage, ignore
 from edgetl.features import decoder_of
@@ -193,7 +193,8 @@ def _calibration(prepared: Artifacts, args: RunArgs, validation: Validation) -> 
 
     manifest = prepared.manifest
     (train, _), held_out = _opened(prepared, args, "quantised"), set(validation.paths)
-    samples = [sample for sample in train.samples if sample.place not in held_out] or list(train.samples)
+    used = as_used(train.samples, args, prepared, runtime.available_cores())
+    samples = [sample for sample in used if sample.place not in held_out] or list(used)
     decode = decoder_of(prepared, args.pixel_range, enough_pixels(manifest.preprocessing, args.decode))
     names = [spec.name for spec in manifest.inputs]
     return calibration(samples, decode, prepared.file(PREPROCESS), names, seed=args.seed)

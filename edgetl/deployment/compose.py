@@ -199,7 +199,9 @@ def describe(
         "artifacts_sha256": prepared.sha256,
         "run_sha256": run_hash(run),
         "samples_sha256": samples_hash(run),
-        "training": {name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "seed", "engine")},
+        "training": {
+            name: getattr(args, name) for name in ("epochs", "batch_size", "lr", "seed", "engine", "window", "hop")
+        },
         "epoch": best.epoch,
         "run_finished": is_finished(run.read_metrics(), run.read_results()),
         "val_accuracy": best.val_figures.get("accuracy"),

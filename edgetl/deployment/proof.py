@@ -71,8 +71,7 @@ def _job(run: Run, args: RunArgs, prepared: Artifacts, threads: int, on_event: O
     except DataError as error:
         raise DeployError(f"the file cannot be verified, because the run's data cannot be read: {error}") from None
     everything = opened[0].samples + opened[1].samples if opened[1] else opened[0].samples
-    if (cut := windows_of(prepared.manifest.audio, args.window, args.hop)) is not None:
-        everything = survey(everything, decoder_of(prepared), cut, threads=threads, on_event=ignore).samples
+    everything = as_used(everything, args, prepared, threads)
     used = [sample for sample in run.read_samples() if sample.part == "val"]
     used = used or list(islice(run.read_samples(), defaults.PROOF_SAMPLES))
     features = extract_features(
@@ -100,6 +99,14 @@ def _job(run: Run, args: RunArgs, prepared: Artifacts, threads: int, on_event: O
         provider=Provider(),
         on_event=on_event,
     )
+
+
+def as_used(samples: Samples, args: RunArgs, prepared: Artifacts, threads: int) -> Samples:
+    """Return the samples of a run's data as the run used them: its windows of recordings, or as they are."""
+    cut = windows_of(prepared.manifest.audio, args.window, args.hop)
+    if cut is None:
+        return samples
+    return survey(samples, decoder_of(prepared), cut, threads=threads, on_event=ignore).samples
 
 
 def _find(samples: Samples, used: Sequence[UsedSample]) -> NDArray[np.int64]:

@@ -308,6 +308,8 @@ def test_windows_of_long_recordings(source: Path, tmp_path: Path) -> None:
     unfinished = deploy(tmp_path / "run", out=tmp_path / "again.onnx")
     assert (unfinished.verified_samples, unfinished.figures) == (result.val_samples, deployed.figures)
     assert evaluate(tmp_path / "model.onnx", data, hop=0.5).samples == 66
+    smaller = deploy(tmp_path / "run", out=tmp_path / "int8.onnx", precision="int8", max_drop=100)
+    assert smaller.verified_samples == result.val_samples
     path = data / "low" / "3.wav"
     found = predict(tmp_path / "model.onnx", [path], hop=0.5)
     assert [(item.start, item.end) for item in found] == [(0.5 * i, 0.5 * i + 1) for i in range(5)]

@@ -19,6 +19,7 @@ from edgetl.data.text import Tokenize
 from edgetl.deployed import METADATA_TOKENIZER, DeployedModel
 from edgetl.engines import open_engine
 from edgetl.errors import DeployError, EdgetlError, ModelError
+from edgetl.events import Event, Note
 from edgetl.features import extract_features
 
 pytest.importorskip("transformers")
@@ -197,6 +198,16 @@ def test_features_do_not_depend_on_filling(model: Path, topics: Path, tmp_path: 
         for art in (tmp_path / "art", model.parent / "art")
     )
     np.testing.assert_allclose(filled, own, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_cut_off_is_told(model: Path) -> None:
+    events: list[Event] = []
+    edgetl.predict(model, ["play " * 60], on_event=events.append)
+    (note,) = [event.text for event in events if isinstance(event, Note)]
+    assert "tokens, and the network reads 40: the rest was left out" in note
+    events.clear()
+    edgetl.predict(model, ["play some music"], on_event=events.append)
+    assert not [event for event in events if isinstance(event, Note)]
 
 
 def test_what_depends_on_the_length_needs_a_fixed_one(model: Path, tmp_path: Path) -> None:
