@@ -429,8 +429,7 @@ def _per_label(
 ) -> dict[str, dict[str, float | None]]:
     each: tuple[metrics.LabelMetrics, ...] | tuple[metrics.TargetMetrics, ...]
     if deployed.task == "classification":
-        matrix = metrics.confusion_matrix(truth, answers.argmax(axis=1), answers.shape[1])
-        each = metrics.classification(matrix).classes
+        each = metrics.classification(truth, answers.argmax(axis=1), answers.shape[1]).classes
     elif deployed.task == "multilabel":
         each = metrics.multilabel(truth, answers, threshold=THRESHOLD).labels
     else:

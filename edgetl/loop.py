@@ -227,12 +227,12 @@ def _evaluate(job: Job, engine: Engine, rows: NDArray[np.int64]) -> tuple[float,
     """Return mean loss and logits `[len(rows), K]`."""
     encode = job.encoder
     loss = 0.0
-    logits = []
-    for batch in _chunks(rows, job.at_once):
+    logits = np.empty((len(rows), encode.outputs), np.float32)  # of many classes the largest array there is
+    for start, batch in zip(range(0, len(rows), job.at_once), _chunks(rows, job.at_once), strict=True):
         batch_loss, batch_logits = engine.evaluate(job.features.batch(batch), *encode(job.labels[batch]))
         loss += batch_loss * len(batch)
-        logits.append(batch_logits)
-    return loss / len(rows), np.concatenate(logits)
+        logits[start : start + len(batch)] = batch_logits
+    return loss / len(rows), logits
 
 
 def _chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

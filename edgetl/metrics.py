@@ -106,26 +106,44 @@ def confusion_matrix(truth: NDArray[np.int64], predicted: NDArray[np.int64], cla
     Raises:
         ValueError: the lengths differ, or an index is out of range.
     """
-    if truth.shape != predicted.shape or truth.ndim != 1:
-        raise ValueError(f"truth {truth.shape} and predicted {predicted.shape} are not two lists of one length")
-    both = np.concatenate([truth, predicted])
-    if both.size and not (both.min() >= 0 and both.max() < classes):
-        raise ValueError(f"class indices from {both.min()} to {both.max()} do not fit {classes} classes")
+    _check_indices(truth, predicted, classes)
     return np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def classification(matrix: NDArray[np.int64]) -> Classification:
-    """Summarise a confusion matrix `[classes, classes]`, truth in rows.
+def confused(
+    truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pairs of true and predicted class that differ, and how often each occurs, `[pairs]`, by their indices.
+
+    They are the confusion matrix's fields off its diagonal that are not zero; the matrix itself grows with the square
+    of the classes.
 
     Raises:
-        ValueError: it counts no sample.
+        ValueError: as `confusion_matrix`.
     """
-    samples, correct = int(matrix.sum()), int(matrix.trace())
+    _check_indices(truth, predicted, classes)
+    wrong = truth != predicted
+    pairs, counts = np.unique(truth[wrong] * classes + predicted[wrong], return_counts=True)
+    return pairs // classes, pairs % classes, counts
+
+
+def classification(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Classification:
+    """Summarise what was predicted, from counts that grow with the classes, and not with their square.
+
+    Args:
+        truth, predicted: `[N]`, class indices below `classes`.
+
+    Raises:
+        ValueError: there is no sample, the lengths differ, or an index is out of range.
+    """
+    _check_indices(truth, predicted, classes)
+    samples = len(truth)
     if samples == 0:
         raise ValueError("there are no samples to measure")
-    support = matrix.sum(axis=1)
-    classes = _found(matrix.diagonal(), matrix.sum(axis=0), support)
-    occurring = [item for item in classes if item.support]
+    hits = np.bincount(truth[truth == predicted], minlength=classes)
+    correct = int(hits.sum())
+    found = _found(hits, np.bincount(predicted, minlength=classes), np.bincount(truth, minlength=classes))
+    occurring = [item for item in found if item.support]
     return Classification(
         samples=samples,
         correct=correct,
@@ -133,7 +151,7 @@ def classification(matrix: NDArray[np.int64]) -> Classification:
         macro_precision=_mean([item.precision or 0.0 for item in occurring]),
         macro_recall=_mean([item.recall or 0.0 for item in occurring]),
         macro_f1=_mean([item.f1 or 0.0 for item in occurring]),
-        classes=classes,
+        classes=found,
     )
 
 
@@ -202,6 +220,14 @@ def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * samples)) / scale
     reach = z / scale * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples * samples))
     return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def _check_indices(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> None:
+    if truth.shape != predicted.shape or truth.ndim != 1:
+        raise ValueError(f"truth {truth.shape} and predicted {predicted.shape} are not two lists of one length")
+    both = np.concatenate([truth, predicted])
+    if both.size and not (both.min() >= 0 and both.max() < classes):
+        raise ValueError(f"class indices from {both.min()} to {both.max()} do not fit {classes} classes")
 
 
 def _found(hits: NDArray[Any], claimed: NDArray[Any], support: NDArray[Any]) -> tuple[LabelMetrics, ...]:

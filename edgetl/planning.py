@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgetl import defaults
@@ -126,6 +127,7 @@ def plan(
         images=images,
         pictures=pictures,
         decoding_mb=decoding_mb,
+        validated=round(defaults.VAL_FRACTION * (images or 0)),
         engine=engine,
         batch_size=batch_size,
         cache_precision=cache_precision,
@@ -141,6 +143,7 @@ def plan_for(
     images: int | None = None,
     pictures: tuple[int, int] | None = None,
     decoding_mb: float = 0.0,
+    validated: int = 0,
     engine: str | None = None,
     batch_size: int | None = None,
     cache_precision: str | None = None,
@@ -151,6 +154,7 @@ def plan_for(
 
     Args:
         decoding_mb: what decoding one sample takes, 10^6 bytes.
+        validated: how many samples validate, whose logits are all held.
         reserve: how many times what is predicted must be there.
     """
     manifest = prepared.manifest
@@ -162,18 +166,16 @@ def plan_for(
         problems.append(problem)
     threads, micro_batch, memory, largest, left = device.threads, 0, None, 0, 0.0
     if chosen is not None:
-        while threads > 1 and reserve * predict(manifest, chosen, threads, 1, decoding_mb).features_mb > budget:
+        taken = partial(predict, manifest, chosen, decoding_mb=decoding_mb, validated=validated)
+        while threads > 1 and reserve * taken(threads, 1).features_mb > budget:
             threads -= 1
-        fitting = [
-            size
-            for size in _powers(LARGEST_BATCH)
-            if reserve * predict(manifest, chosen, threads, size, decoding_mb).peak_mb <= budget
-        ]
+        fitting = [size for size in _powers(LARGEST_BATCH) if reserve * taken(threads, size).peak_mb <= budget]
         largest = max(fitting, default=0)
         micro_batch = min(largest, batch_size) or 1
-        memory = predict(manifest, chosen, threads, micro_batch, decoding_mb)
+        memory = taken(threads, micro_batch)
         left = max(budget / reserve - predict(manifest, chosen, threads, 1).features_mb, 0.0)
-        problems.extend(_too_large(manifest, chosen, memory, decoding_mb, budget, reserve, name))
+        logits_mb = _logits_mb(manifest, validated)
+        problems.extend(_too_large(manifest, chosen, memory, decoding_mb, logits_mb, budget, reserve, name))
     cache_mb = disk_mb = None
     if images is not None:
         cache_mb = images * _cached_bytes(manifest, cache_precision or device.cache_precision) / 1e6
@@ -206,11 +208,14 @@ def plan_for(
     )
 
 
-def predict(manifest: Manifest, engine: str, threads: int, micro_batch: int, decoding_mb: float = 0.0) -> Memory:
+def predict(
+    manifest: Manifest, engine: str, threads: int, micro_batch: int, decoding_mb: float = 0.0, validated: int = 0
+) -> Memory:
     """Predict a process's memory from its graphs' sizes; see `memory_of`.
 
     Args:
         decoding_mb: what decoding one sample takes, 10^6 bytes; each thread may decode one.
+        validated: how many samples validate.
 
     Raises:
         DeviceError: the directory was prepared by an edgetl that did not record the sizes.
@@ -220,7 +225,12 @@ def predict(manifest: Manifest, engine: str, threads: int, micro_batch: int, dec
         raise DeviceError("the prepared directory does not say what a step takes: prepare it anew with this edgetl")
     trainable_mb = sum(spec.nbytes for spec in manifest.trainable) / 1e6
     memory = memory_of(engine, step, manifest.backbone_memory, trainable_mb, threads, micro_batch)
-    return replace(memory, features_mb=memory.features_mb + threads * decoding_mb)
+    return Memory(memory.features_mb + threads * decoding_mb, memory.training_mb + _logits_mb(manifest, validated))
+
+
+def _logits_mb(manifest: Manifest, validated: int) -> float:
+    """Return what the logits of all validation samples take, and a fourth more for what is made of them."""
+    return 1.25 * 4 * manifest.outputs * validated / 1e6
 
 
 def memory_of(
@@ -287,7 +297,14 @@ def _engine(manifest: Manifest, device: Device, name: str, wanted: str | None) -
 
 
 def _too_large(
-    manifest: Manifest, engine: str, memory: Memory, decoding_mb: float, budget: float, reserve: float, name: str
+    manifest: Manifest,
+    engine: str,
+    memory: Memory,
+    decoding_mb: float,
+    logits_mb: float,
+    budget: float,
+    reserve: float,
+    name: str,
 ) -> list[str]:
     problems, kept = [], "" if reserve == 1 else ", and a fifth in reserve"
     if reserve * memory.features_mb > budget:
@@ -299,7 +316,13 @@ def _too_large(
             f"computing features takes {memory.features_mb:.0f} MB on one thread{of_which}{kept}, where {name} "
             f"allows {budget:.0f}: {way}"
         )
-    if reserve * memory.training_mb > budget:
+    if reserve * memory.training_mb > budget >= reserve * (memory.training_mb - logits_mb):
+        problems.append(
+            f"training takes {memory.training_mb:.0f} MB{kept}, where {name} allows {budget:.0f}, and "
+            f"{logits_mb:.0f} of them are the scores of all validation samples for {manifest.outputs:,} outputs: "
+            "let fewer samples validate"
+        )
+    elif reserve * memory.training_mb > budget:
         smaller = _smaller(manifest, engine, budget)
         way = (
             "and no smaller share would fit: take a smaller network"

@@ -147,7 +147,7 @@ def _first_available(device: Device, on_event: OnEvent) -> tuple[str, Mapping[st
 
 
 def fit(
-    found: Resources, prepared: Artifacts, micro_batch: int | None, decoding_mb: float
+    found: Resources, prepared: Artifacts, micro_batch: int | None, decoding_mb: float, validated: int
 ) -> tuple[Resources, int | None]:
     """Keep a run within the memory it may take; return fewer threads where they must be, and the largest micro-batch.
 
@@ -156,6 +156,7 @@ def fit(
 
     Args:
         decoding_mb: what decoding one of the samples takes, 10^6 bytes.
+        validated: how many samples validate.
 
     Raises:
         DeviceError: it does not fit; the message says what would.
@@ -175,6 +176,7 @@ def fit(
         name=found.device_name,
         batch_size=found.batch_size,
         decoding_mb=decoding_mb,
+        validated=validated,
     )
     planned = plan(memory_mb=found.memory_mb)
     if not planned.fits and unasked:

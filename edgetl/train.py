@@ -204,7 +204,11 @@ def finetune(
 
     everything = train_set.samples + val_set.samples if val_set else train_set.samples
     at_least = enough_pixels(manifest.preprocessing, decode)
-    found, largest = fit(found, prepared, micro_batch, typical_mb(everything, manifest.preprocessing, at_least))
+    decoding_mb = typical_mb(everything, manifest.preprocessing, at_least)
+    # of each class at least one validates
+    classes = manifest.outputs if manifest.task == "classification" and val_fraction else 0
+    validated = len(val_set.samples) if val_set else max(round(val_fraction * len(train_set.samples)), classes)
+    found, largest = fit(found, prepared, micro_batch, decoding_mb, validated)
     on_event(Stage("features"))
     values = None if pixel_range is None else check_pixel_range(pixel_range)
     if values is None and manifest.modality == IMAGE:
@@ -331,6 +335,7 @@ def finetune(
                 rejected=tuple((item.name, item.reason) for item in features.rejected),
             )
             run.write_metrics({**schema.to_json(result), "machine": schema.to_json(this_machine())})
+            del proof, measured  # the report reads them again
             report_or_note(run, on_event)
     return result
 

@@ -10,7 +10,9 @@ def test_a_matrix_by_hand() -> None:
     truth, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 0])
     matrix = metrics.confusion_matrix(truth, predicted, 4)
     assert matrix.tolist() == [[2, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
-    found = metrics.classification(matrix)
+    pairs = [[0, 1, 2], [1, 0, 0], [1, 1, 1]]
+    assert [column.tolist() for column in metrics.confused(truth, predicted, 4)] == pairs
+    found = metrics.classification(truth, predicted, 4)
     assert (found.samples, found.correct, found.accuracy) == (6, 3, 0.5)
     assert found.classes[0] == metrics.LabelMetrics(2 / 4, 2 / 3, 4 / 7, 3)
     assert found.classes[2] == metrics.LabelMetrics(None, 0.0, 0.0, 1)  # never predicted
@@ -20,7 +22,9 @@ def test_a_matrix_by_hand() -> None:
 
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(ValueError, match="no samples"):
-        metrics.classification(np.zeros((2, 2), dtype=np.int64))
+        metrics.classification(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), 2)
+    with pytest.raises(ValueError, match="do not fit 2 classes"):
+        metrics.classification(np.array([0, 2]), np.array([0, 1]), 2)
     with pytest.raises(ValueError, match="do not fit 2 classes"):
         metrics.confusion_matrix(np.array([0, 2]), np.array([0, 1]), 2)
     with pytest.raises(ValueError, match="one length"):
@@ -69,7 +73,11 @@ def test_classes_as_scikit_learn_measures_them(classes: int, samples: int) -> No
     labels = list(range(classes))
     matrix = metrics.confusion_matrix(truth, predicted, classes)
     np.testing.assert_array_equal(matrix, sk.confusion_matrix(truth, predicted, labels=labels))
-    found = metrics.classification(matrix)
+    rows, columns_said, counts = metrics.confused(truth, predicted, classes)
+    sparse = np.zeros_like(matrix)
+    sparse[rows, columns_said] = counts
+    np.testing.assert_array_equal(sparse, matrix - np.diag(matrix.diagonal()))
+    found = metrics.classification(truth, predicted, classes)
     assert found.accuracy == pytest.approx(sk.accuracy_score(truth, predicted))
     columns = sk.precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=np.nan)
     for item, precision, recall, f1, support in zip(found.classes, *columns, strict=True):
@@ -114,3 +122,14 @@ def test_numbers_as_scikit_learn_measures_them(shape: tuple[int, ...]) -> None:
     if len(shape) == 2:
         each = sk.r2_score(truth, predicted, multioutput="raw_values")
         assert [target.r2 for target in found.targets] == pytest.approx(each.tolist())
+
+
+def test_many_classes_take_no_memory_by_their_square() -> None:
+    classes = 50_000  # whose matrix would be 20 GB
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.integers(0, classes, 1000), rng.integers(0, classes, 1000)
+    predicted[:500] = truth[:500]
+    found = metrics.classification(truth, predicted, classes)
+    assert found.correct == int((truth == predicted).sum())
+    assert len(found.classes) == classes
+    assert metrics.confused(truth, predicted, classes)[2].sum() == 1000 - found.correct

@@ -209,3 +209,14 @@ def test_the_size_of_photographs(digits_artifacts: Path) -> None:
         assert "is not a width and a height such as 4032x3024" in bad.output
     with pytest.raises(EdgetlError, match="pictures must lie between"):
         plan(digits_artifacts, pictures=(40_000, 30_000))
+
+
+def test_the_scores_of_many_classes_are_counted(digits_artifacts: Path) -> None:
+    prepared = sized(digits_artifacts, GraphMemory(5, 0.1))
+    many = replace(prepared, manifest=replace(prepared.manifest, outputs=10_000))
+    few, all_of_them = (plan_for(many, small(600), name="pi", validated=n).memory for n in (0, 1000))
+    assert few is not None
+    assert all_of_them is not None
+    assert all_of_them.training_mb - few.training_mb == pytest.approx(50)
+    refused = plan_for(many, small(600), name="pi", validated=16_000).problems[0]
+    assert "800 of them are the scores of all validation samples for 10,000 outputs: let fewer" in refused

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from edgetl.data.depth import PixelRange
 
 
+LARGEST_MATRIX = 500
+"""Classes; of more the fields of a picture would be smaller than its pixels, and take memory by their square."""
+
+_ROWS = 256
+"""Samples whose probabilities are computed at once."""
+
 MOST_MISTAKES = 24
 """How many are looked at one by one."""
 
@@ -59,12 +65,12 @@ class Measured:
     """The best epoch on the validation samples.
 
     Attributes:
-        matrix: `[classes, classes]` int64, truth in rows.
+        matrix: `[classes, classes]` int64, truth in rows; None with more than `LARGEST_MATRIX` classes.
         confusions: every pair of classes that was confused, the most frequent first.
         mistakes: up to `MOST_MISTAKES` samples that were not recognised, the least probable truth first.
     """
 
-    matrix: NDArray[np.int64]
+    matrix: NDArray[np.int64] | None
     summary: metrics.Classification
     confusions: tuple[Confusion, ...]
     mistakes: tuple[Mistake, ...]
@@ -174,46 +180,51 @@ def measure(run: Run, classes: int) -> Measured:
     sizes = {len(truth), len(validation.paths), len(validation.digests), len(validation.logits)}
     if sizes != {len(truth)} or validation.logits.shape[1:] != (classes,) or not _within(truth, classes):
         raise RunError(f"{run.path / VALIDATION} does not fit the run's {ARGS}: start the run anew with --force")
-    logits = validation.logits.astype(np.float64)
-    predicted = logits.argmax(axis=1).astype(np.int64)
-    matrix = metrics.confusion_matrix(truth, predicted, classes)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    predicted = validation.logits.argmax(axis=1).astype(np.int64)
     wrong = np.flatnonzero(predicted != truth)
-    given = probabilities[wrong, truth[wrong]]
+    given, said = _probabilities(validation.logits, wrong, truth[wrong], predicted[wrong])
     # the names of windows have their times
     names = {sample.digest: sample.name for sample in run.read_samples()} if validation.spans else {}
     return Measured(
-        matrix=matrix,
-        summary=metrics.classification(matrix),
-        confusions=_confusions(matrix),
+        matrix=metrics.confusion_matrix(truth, predicted, classes) if classes <= LARGEST_MATRIX else None,
+        summary=metrics.classification(truth, predicted, classes),
+        confusions=_confusions(truth, predicted, classes),
         mistakes=tuple(
             Mistake(
                 path=names.get(validation.digests[row], validation.paths[row]),
                 digest=validation.digests[row],
                 truth=int(truth[row]),
                 predicted=int(predicted[row]),
-                truth_probability=float(probabilities[row, truth[row]]),
-                predicted_probability=float(probabilities[row, predicted[row]]),
+                truth_probability=float(given[place]),
+                predicted_probability=float(said[place]),
             )
-            for row in wrong[np.argsort(given, kind="stable")][:MOST_MISTAKES]
+            for place, row in ((place, wrong[place]) for place in np.argsort(given, kind="stable")[:MOST_MISTAKES])
         ),
     )
+
+
+def _probabilities(
+    logits: NDArray[np.float32], rows: NDArray[np.int64], *columns: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], ...]:
+    """Return the probabilities of one class in each of the rows, `[len(rows)]`, for each of the lists of classes."""
+    found = tuple(np.empty(len(rows)) for _ in columns)
+    for start in range(0, len(rows), _ROWS):
+        part = slice(start, start + _ROWS)
+        some = logits[rows[part]].astype(np.float64)
+        odds = np.exp(some - some.max(axis=1, keepdims=True))
+        for values, classes in zip(found, columns, strict=True):
+            values[part] = odds[np.arange(len(odds)), classes[part]] / odds.sum(axis=1)
+    return found
 
 
 def _within(indices: NDArray[np.int64], classes: int) -> bool:
     return len(indices) > 0 and bool(indices.min() >= 0) and bool(indices.max() < classes)
 
 
-def _confusions(matrix: NDArray[np.int64]) -> tuple[Confusion, ...]:
-    support = matrix.sum(axis=1)
-    wrong = matrix - np.diag(matrix.diagonal())
-    found = [
-        Confusion(
-            int(truth), int(predicted), int(wrong[truth, predicted]), float(wrong[truth, predicted] / support[truth])
-        )
-        for truth, predicted in np.argwhere(wrong)
-    ]
+def _confusions(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> tuple[Confusion, ...]:
+    support = np.bincount(truth, minlength=classes)
+    pairs = (column.tolist() for column in metrics.confused(truth, predicted, classes))
+    found = [Confusion(was, said, count, float(count / support[was])) for was, said, count in zip(*pairs, strict=True)]
     return tuple(sorted(found, key=lambda item: (-item.count, -item.share, item.truth, item.predicted)))
 
 

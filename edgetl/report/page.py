@@ -299,6 +299,7 @@ def _matrix(measured: Measured, labels: Sequence[str]) -> str:
         f'<th scope="col"{" class=turned" if turned else ""}><span>{named(label)}</span></th>' for label in labels
     )
     rows = []
+    assert measured.matrix is not None, "of so few classes there is one"
     for truth, counts in enumerate(measured.matrix.tolist()):
         support = sum(counts)
         cells = "".join(_cell(value, support, hit=truth == said) for said, value in enumerate(counts))

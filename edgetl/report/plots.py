@@ -17,8 +17,10 @@ from edgetl.report.text import axis_percent, figure_text, percent, titled
 from edgetl.run import CONFUSION, CURVES, EpochResult
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 INSTALL_HINT = "pip install 'edgetl[report]'"
 
@@ -60,8 +62,8 @@ def write_plots(findings: Findings) -> tuple[Path, ...]:
         if findings.results:
             figure = _curves(findings.results, findings.best, findings.lead)
             written.append(_save(figure, findings.path / CURVES))
-        if findings.measured:
-            figure = _matrix(findings.measured, findings.args.labels)
+        if findings.measured and findings.measured.matrix is not None:
+            figure = _matrix(findings.measured, findings.measured.matrix, findings.args.labels)
             written.append(_save(figure, findings.path / CONFUSION))
     return tuple(written)
 
@@ -126,12 +128,12 @@ def _line(axes: Axes, points: Sequence[tuple[int, float | None]], **style: Any) 
         axes.plot(*zip(*known, strict=True), marker=marker, markersize=3.5, linewidth=1.7, **style)
 
 
-def _matrix(measured: Measured, labels: Sequence[str]) -> Figure:
+def _matrix(measured: Measured, counts: NDArray[np.int64], labels: Sequence[str]) -> Figure:
     import numpy as np
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    counts, classes = measured.matrix, len(labels)
+    classes = len(labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     named = classes <= MATRIX_CLASSES
     side = max(2.2, 0.36 * classes) if named else 7
