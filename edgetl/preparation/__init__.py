@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -169,28 +169,31 @@ def prepare(
     data = kind_of(Path(labels_from), label_column) if labels_from is not None else Kind(None)
     asked, modality = modality, modality or _implied(input_shape, audio) or modality_of(source, data.modality)
     check_choice("modality", modality, MODALITIES)
+    shapes: Sequence[Sequence[int] | None] = [input_shape]
     if modality == ARRAY and input_shape is None:
-        input_shape = data.shape
+        shapes = data.shapes or [None]
     if data.modality not in (None, modality):
         how = "of networks for texts, hf:ID_OR_DIR can be prepared" if data.modality == TEXT else "let --modality agree"
         raise EdgetlError(f"{labels_from} holds {data.what}, but {source} is prepared for {Kind(modality).what}: {how}")
-    if data.modality == modality and asked is None and modality in (ARRAY, AUDIO):
-        on_event(Note(f"{labels_from} holds {data.what}, so the network is prepared with {_options(modality, data)}"))
     if modality != TEXT and (max_length is not None or dynamic_length):
         raise EdgetlError("--max-length and --dynamic-length are of texts, and of no other modality")
     spectrogram = audio_preprocessing(audio or {}) if modality == AUDIO else None
     on_event(Stage("loading and exporting"))
-    loaded = load_source(
+    load = partial(
+        load_source,
         source,
         weights=weights,
         model_args=model_args or {},
         overrides=preprocessing or {},
         modality=modality,
-        inputs=_inputs(modality, input_shape, spectrogram),
         max_length=max_length,
         dynamic_length=dynamic_length,
         on_event=on_event,
     )
+    loaded, taken = _first_that_loads(load, [_inputs(modality, shape, spectrogram) for shape in shapes])
+    if data.modality == modality and asked is None and modality in (ARRAY, AUDIO):
+        how = _options(modality, taken[0].shape if modality == ARRAY and input_shape is None else None)
+        on_event(Note(f"{labels_from} holds {data.what}, so the network is prepared with {how}"))
     if loaded.preprocessing is not None and not loaded.stated:
         pixels = settle(source, loaded.model, loaded.preprocessing, preprocessing or {}, on_event)
         loaded = replace(loaded, preprocessing=pixels)
@@ -319,9 +322,27 @@ def _implied(shape: Sequence[int] | None, audio: Mapping[str, Any] | None) -> st
     return ARRAY if shape is not None else AUDIO if audio else None
 
 
-def _options(modality: str, data: Kind) -> str:
-    shape = f" --input-shape {','.join(map(str, data.shape))}" if data.shape else ""
-    return f"--modality {modality}{shape}"
+def _options(modality: str, shape: Sequence[int] | None) -> str:
+    given = f" --input-shape {','.join(map(str, shape))}" if shape else ""
+    return f"--modality {modality}{given}"
+
+
+def _first_that_loads(
+    load: Callable[..., LoadedModel], inputs: Sequence[tuple[TensorSpec, ...]]
+) -> tuple[LoadedModel, tuple[TensorSpec, ...]]:
+    """Load a network for the first of several inputs that it takes; return these, too.
+
+    Raises:
+        ModelError: it takes none; the message is of the first.
+    """
+    refused: ModelError | None = None
+    for each in inputs:
+        try:
+            return load(inputs=each), each
+        except ModelError as error:
+            refused = refused or error
+    assert refused is not None, "there is at least one"
+    raise refused
 
 
 def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessing | None) -> tuple[TensorSpec, ...]:

@@ -120,8 +120,10 @@ def test_other_modalities_and_other_files(tmp_path: Path) -> None:
         (tmp_path / "e.npz").write_bytes(content)
         with pytest.raises(DataError, match=r"e\.npz is not an \.npz archive"):
             train(tmp_path / "e.npz")
-    with pytest.raises(DataError, match="is a folder, but the network takes arrays"):
-        (tmp_path / "data" / "a").mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "1.png").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"no \.csv, \.tsv or \.npy file of numbers"):
         train(tmp_path / "data")
 
 
