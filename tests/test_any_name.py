@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -27,6 +27,7 @@ labels = texts.filter(lambda text: text.strip() and "\0" not in text)
 paths = st.one_of(labels, st.binary(min_size=1, max_size=12).filter(lambda b: b"\0" not in b).map(os.fsdecode))
 
 
+@settings(deadline=None)
 @given(st.lists(labels, min_size=2, max_size=4, unique=True), st.lists(paths, min_size=2, max_size=2))
 def test_a_run_gives_back_every_name(names: list[str], files: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -49,6 +50,7 @@ def test_a_run_gives_back_every_name(names: list[str], files: list[str]) -> None
         assert (found.paths, found.digests) == (validation.paths, validation.digests)
 
 
+@settings(deadline=None)
 @given(texts)
 def test_json_text_is_one_line_and_means_the_same(text: str) -> None:
     written = json_text({text: [text]})
@@ -78,6 +80,7 @@ def test_what_shows_nothing_becomes_an_escape(text: str, expected: str) -> None:
     assert visible(text) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(labels.map("|".__add__), min_size=1, max_size=3))
 def test_a_table_has_one_line_for_each_row(cells: list[str]) -> None:
     lines = table(["name"], [[cell] for cell in cells])
