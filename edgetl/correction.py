@@ -42,6 +42,8 @@ def channel_means(model: onnx.ModelProto, samples: Iterable[Feeds]) -> dict[str,
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type in _WITH_BIAS and node.input[1] in ranks]
     reductions = [Reduction(node.output[0], "ReduceMean", ranks[node.input[1]]) for node in nodes]
+    if not nodes:
+        return {}
     means = [[value.astype(np.float64) for value in reduced] for reduced in observe(model, reductions, samples)]
     return {node.name: np.mean(values, axis=0) for node, values in zip(nodes, zip(*means, strict=True), strict=True)}
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ def to_int8(
     AVX2 or AVX-512 but without VNNI), they become unsigned with the same values: slower there, and right everywhere.
 
     Args:
-        feeds: gives the inputs of one sample after the other, from the first on at each call.
+        feeds: gives the inputs of one sample after the other; called once.
         keep: names of nodes that stay in float32.
 
     Raises:
@@ -94,13 +94,15 @@ def to_int8(
     network = _copied(model)
     add_biases(network)
     keep = {*keep, *entrance(network)}
-    first = list(islice(feeds(), defaults.CORRECTION_SAMPLES + defaults.COMPARISON_SAMPLES))
+    stream = feeds()  # read once: decoding large pictures takes longer than all the rest
+    first = list(islice(stream, defaults.CORRECTION_SAMPLES + defaults.COMPARISON_SAMPLES))
     samples = first[: defaults.CORRECTION_SAMPLES]
     compared = first[defaults.CORRECTION_SAMPLES :] or samples
     expected = _outputs(network, compared)
+    forms = (network, equalize(network, samples))
     best, least = None, np.inf
-    for prepared in (network, equalize(network, samples)):
-        quantized = _quantized(prepared, _ranges(prepared, feeds()), keep)
+    for prepared, ranges in zip(forms, _ranges(forms, chain(first, stream)), strict=True):
+        quantized = _quantized(prepared, ranges, keep)
         correct_biases(quantized, channel_means(prepared, samples), samples)
         error = difference(_outputs(quantized, compared), expected)
         if best is None or error < least:
@@ -148,13 +150,30 @@ def difference(values: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]])
 
 
 def _outputs(model: onnx.ModelProto, feeds: Iterable[Feeds], *, saturate: bool = False) -> list[NDArray[Any]]:
-    """Return each output for all samples."""
+    """Return each output for all samples in a row, because texts may differ in length."""
     session = runtime.open_session(model.SerializeToString(), saturate=saturate)
-    return [np.concatenate(values) for values in zip(*(session.run(None, dict(feed)) for feed in feeds), strict=True)]
+    each = (session.run(None, dict(feed)) for feed in feeds)
+    return [np.concatenate([value.ravel() for value in values]) for values in zip(*each, strict=True)]
 
 
-def _ranges(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> dict[str, tuple[float, float]]:
-    """Return the least and the largest value over samples of each float tensor that the quantiser may ask for."""
+def _ranges(models: Sequence[onnx.ModelProto], feeds: Iterable[Feeds]) -> list[dict[str, tuple[float, float]]]:
+    """Return for each model the least and the largest value over samples of what the quantiser may ask for."""
+    names = [_quantizable(model) for model in models]
+    streams = tee(feeds, len(models))  # side by side, so that one sample is held at a time
+    seen = [
+        observe(model, [Reduction(name, operator) for name in own for operator in ("ReduceMin", "ReduceMax")], stream)
+        for model, own, stream in zip(models, names, streams, strict=True)
+    ]
+    ranges: list[dict[str, tuple[float, float]]] = [dict.fromkeys(own, (np.inf, -np.inf)) for own in names]
+    for each in zip(*seen, strict=True):
+        for found, values in zip(ranges, each, strict=True):
+            for name, low, high in zip(found, values[0::2], values[1::2], strict=True):
+                found[name] = (min(found[name][0], float(low)), max(found[name][1], float(high)))
+    return ranges
+
+
+def _quantizable(model: onnx.ModelProto) -> list[str]:
+    """Return the float tensors that operators to be quantised read or give."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
@@ -164,13 +183,7 @@ def _ranges(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> dict[str, tuple[f
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     } - {tensor.name for tensor in graph.initializer}
     nodes = [node for node in graph.node if node.op_type in QUANTIZED_OPERATORS]
-    names = list(dict.fromkeys(name for node in nodes for name in (*node.input, *node.output) if name in floats))
-    if not names:
-        return {}
-    reductions = [Reduction(name, operator) for name in names for operator in ("ReduceMin", "ReduceMax")]
-    seen = np.array(list(observe(model, reductions, feeds)))
-    low, high = seen[:, 0::2].min(axis=0), seen[:, 1::2].max(axis=0)
-    return dict(zip(names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+    return list(dict.fromkeys(name for node in nodes for name in (*node.input, *node.output) if name in floats))
 
 
 def _quantized(

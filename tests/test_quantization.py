@@ -61,8 +61,12 @@ def vnni() -> bool:
 
 
 def answers(model: onnx.ModelProto, *, optimize: bool = True) -> np.ndarray:
+    return answers_to(model, INPUTS_AS_FEEDS, optimize=optimize)
+
+
+def answers_to(model: onnx.ModelProto, samples: list[Feeds], *, optimize: bool = True) -> np.ndarray:
     session = runtime.open_session(model.SerializeToString(), optimize=optimize)
-    return np.concatenate([session.run(None, {"x": value})[0] for value in INPUTS])
+    return np.concatenate([session.run(None, sample)[0] for sample in samples])
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
@@ -308,10 +312,10 @@ def test_the_mean_of_corrected_channels_is_the_float_networks() -> None:
     add_biases(network)
     values = [np.random.default_rng(seed).random((1, 16, 8, 8), np.float32) for seed in range(8)]
     samples = [{"x": value} for value in values]
-    quantized = quantization._quantized(network, quantization._ranges(network, samples), ())
-    (expected,), (before,) = (quantization._outputs(model, samples) for model in (network, quantized))
+    quantized = quantization._quantized(network, quantization._ranges([network], samples)[0], ())
+    expected, before = (answers_to(model, samples) for model in (network, quantized))
     correct_biases(quantized, channel_means(network, samples), samples)
-    (after,) = quantization._outputs(quantized, samples)
+    after = answers_to(quantized, samples)
     assert np.abs((before - expected).mean(axis=(0, 2, 3))).min() > 0.025  # 15 · 0.49 / 127 / 2
     assert np.abs((after - expected).mean(axis=(0, 2, 3))).max() < 0.001
 
@@ -320,12 +324,8 @@ def test_the_better_of_both_is_written() -> None:
     network = deep_network()
     expected = answers(network)
     equal = equalize(network, INPUTS_AS_FEEDS)
-    ((plain, other), found) = (
-        [
-            relative(answers(quantization._quantized(each, quantization._ranges(each, feeds()), ())), expected)
-            for each in (network, equal)
-        ],
-        relative(answers(to_int8(network, feeds)), expected),
-    )
+    ranges = quantization._ranges([network, equal], feeds())
+    quantized = [quantization._quantized(each, own, ()) for each, own in zip((network, equal), ranges, strict=True)]
+    plain, other, found = (relative(answers(model), expected) for model in (*quantized, to_int8(network, feeds)))
     assert other < 0.5 * plain  # one step for the whole map, where channels differ by 10,000
     assert found < 1.1 * other

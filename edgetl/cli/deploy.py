@@ -43,7 +43,8 @@ from edgetl.figures import figure, shown
     default=defaults.MAX_DROP,
     show_default=True,
     metavar="POINTS",
-    help="What the validation figure may lose by less precision; a file that loses more is not written.",
+    help="What the validation figure may lose by less precision. A file that loses more, and more than chance "
+    "explains, is not written.",
 )
 @click.option(
     "--input",
@@ -95,6 +96,8 @@ def deploy(
     verified = f"  verified on {result.verified_samples} samples: {figure(name, value)}"
     if result.figures_before[name] != value:
         verified += f" ({shown(name, result.figures_before[name])} before)"
+    if result.compared.worse or result.compared.better:
+        verified += f", {result.compared.worse} answered worse and {result.compared.better} better"
     kind = f"opset {result.opset}, IR {result.ir_version}" if result.format == "onnx" else "format ort"
     precision = result.precision
     if result.backbone_precision != "float32":

@@ -19,12 +19,13 @@ from edgetl.data.decode import enough_pixels
 from edgetl.deployed import DeployedModel
 from edgetl.deployed import logits_of as deployed_logits
 from edgetl.deployment.compose import Feeds, Form, compose, describe
+from edgetl.deployment.gate import Comparison, compare
 from edgetl.deployment.ort_format import to_ort
 from edgetl.deployment.proof import as_used, proof_of
 from edgetl.errors import DataError, DeployError, RunError, one_sentence
-from edgetl.events import OnEvent, Stage, ignore
+from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import decoder_of
-from edgetl.figures import FIGURES, called, shown
+from edgetl.figures import called, shown
 from edgetl.run import BEST, Run, RunArgs, Validation
 from edgetl.seal import seal_model
 from edgetl.targets import TargetEncoder, answers, figures
@@ -51,6 +52,7 @@ class DeployResult:
         figures: of the file on those samples (the run's validation data), by name; `figures_before` are
             those of the training engine's logits.
         drop: what the task's first figure lost, in points (hundredths); negative where it gained.
+        compared: answer by answer with the training engine's.
         accuracy: the accuracy among the figures, if there is one.
     """
 
@@ -67,6 +69,7 @@ class DeployResult:
     figures: dict[str, float | None]
     figures_before: dict[str, float | None]
     drop: float | None
+    compared: Comparison
     accuracy: float | None
     ms_per_image: float
     seconds: float
@@ -99,7 +102,8 @@ def deploy(
         artifacts: where the prepared directory lies now; default where it lay during training.
         precision: `int8` quantises weights and activations, with ranges from the run's training samples;
             the classifier stays float32 unless `quantize_head`. `float16` halves the file.
-        max_drop: points of the task's first figure that a file with quantised parts may lose.
+        max_drop: points of the task's first figure that a file with quantised parts may lose; more only where
+            a paired test puts it down to chance (`edgetl.deployment.gate`), which is told.
         input: `raw` as above; or `tensor`, a batch of what the network takes, `[batch, …]`, and then
             `probabilities` and `logits` are `[batch, outputs]`. The preprocessing is then another model's
             part, which the metadata hold.
@@ -108,7 +112,7 @@ def deploy(
 
     Raises:
         DeployError: the logits differ by more than `RELATIVE_TOLERANCE`, or, of a file with quantised parts,
-            the figure drops by more than `max_drop`; nothing is left behind.
+            the figure drops by more than `max_drop`, and by more than chance explains; nothing is left behind.
         RunError, ArtifactsError, DataError: a part is missing, altered or unfinished.
     """
     started = time.monotonic()
@@ -144,13 +148,15 @@ def deploy(
         samples = _validation_samples(prepared, args, validation)
         logits = _logits(DeployedModel(aside), samples, validation, threads)
         compared_seconds = time.monotonic() - compared_started
-        measured = _figures(logits, prepared, args, validation)
-        before = _figures(validation.logits, prepared, args, validation)
-        drop = _drop(prepared.manifest.task, before, measured)
+        task = prepared.manifest.task
+        encoder = TargetEncoder(task, prepared.manifest.outputs, mean=args.target_mean, std=args.target_std)
+        given = [answers(task, values, encoder) for values in (validation.logits, logits)]
+        before, measured = (figures(task, validation.labels, each) for each in given)
+        compared = compare(task, validation.labels, *given, max_drop=max_drop)
         if form.precision == prepared.manifest.backbone_precision == "float32":
             _check_equal(logits, validation.logits)
         else:
-            _check_drop(prepared.manifest.task, before, measured, drop, max_drop, form)
+            _check_drop(compared, before, measured, max_drop, form, on_event)
         size = aside.stat().st_size
     return DeployResult(
         model=str(target),
@@ -165,7 +171,8 @@ def deploy(
         largest_difference=float(np.abs(logits - validation.logits).max()),
         figures=measured,
         figures_before=before,
-        drop=drop,
+        drop=compared.drop,
+        compared=compared,
         accuracy=measured.get("accuracy"),
         ms_per_image=compared_seconds / len(validation.paths) * 1e3,
         seconds=time.monotonic() - started,
@@ -236,14 +243,6 @@ def _logits(
         ) from None
 
 
-def _figures(
-    logits: NDArray[np.float32], prepared: Artifacts, args: RunArgs, validation: Validation
-) -> dict[str, float | None]:
-    task = prepared.manifest.task
-    encoder = TargetEncoder(task, prepared.manifest.outputs, mean=args.target_mean, std=args.target_std)
-    return figures(task, validation.labels, answers(task, logits, encoder))
-
-
 def _check_equal(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
     difference = float(np.abs(logits - expected).max())
     allowed = RELATIVE_TOLERANCE * max(1.0, float(np.abs(expected).max()))
@@ -254,28 +253,29 @@ def _check_equal(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> 
         )
 
 
-def _drop(task: str, before: Mapping[str, float | None], after: Mapping[str, float | None]) -> float | None:
-    """What the task's first figure, a share or R², lost, in points; None where the data cannot give it."""
-    first = FIGURES[task][0]
-    was, is_now = before.get(first), after.get(first)
-    return None if was is None or is_now is None else 100 * (was - is_now)
-
-
 def _check_drop(
-    task: str,
+    compared: Comparison,
     before: Mapping[str, float | None],
     after: Mapping[str, float | None],
-    drop: float | None,
     max_drop: float,
     form: Form,
+    on_event: OnEvent,
 ) -> None:
-    name = FIGURES[task][0]
-    if drop is None:
+    name = compared.metric
+    if before.get(name) is None or after.get(name) is None:
         raise DeployError(
             f"what {form.precision} costs cannot be measured, because the validation data give no {called(name)}: run "
             "finetune again with data whose labels vary, or deploy with --precision float32"
         )
-    if drop <= max_drop + 1e-6:  # a difference of two shares is not exact
+    if compared.p_value is None:
+        return
+    falls = (
+        f"in {form.precision}, validation {called(name)} falls from {shown(name, before[name])} to "
+        f"{shown(name, after[name])}, by {compared.drop:.1f} points where {max_drop:g} are allowed "
+        f"(of {compared.samples} samples, {compared.worse} are answered worse and {compared.better} better"
+    )
+    if not compared.is_refused(max_drop):
+        on_event(Note(f"{falls}; chance may explain it, p = {compared.p_value:.2g}): the file is written nevertheless"))
         return
     ways = "give a larger --max-drop"
     if form.precision == "int8":
@@ -283,8 +283,4 @@ def _check_drop(
             "deploy with --precision float16, prepare with --backbone int8, so that the head is trained on the "
             f"quantised network's features, or {ways}"
         )
-    raise DeployError(
-        f"in {form.precision}, validation {called(name)} falls from {shown(name, before[name])} to "
-        f"{shown(name, after[name])}, by {drop:.1f} points where {max_drop:g} are allowed, so the file was not "
-        f"written: {ways}"
-    )
+    raise DeployError(f"{falls}; p = {compared.p_value:.2g}), so the file was not written: {ways}")
