@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,9 @@ _UNKNOWN = 0x7F000000  # sizes from here on stand for "not known": recorders wri
 _ZEROS = 16  # of the sinc on either side
 _KAISER_BETA = 9.0  # side lobes below -90 dB
 _ROLLOFF = 0.945  # the window's transition ends at the lower rate's Nyquist frequency
-_PIECE = 1 << 21  # values of the window that are computed at a time
+_PIECE = 1 << 20  # values of kernels that are computed at a time
+_CACHED = 1 << 14  # samples that are made at a time, so that those they are made of stay in the processor's cache
+_LEAST_ROWS = 64  # of them with the same kernel
 
 
 @dataclass(frozen=True)
@@ -255,19 +258,37 @@ def _reach(up: int, down: int) -> int:
 def _resample(
     values: NDArray[np.float32], up: int, down: int, first: int, start: int, stop: int
 ) -> NDArray[np.float32]:
-    """Return the samples from `start` to `stop` at the new rate of values that begin with the old rate's `first`."""
-    cutoff, reach = _cutoff(up, down), _reach(up, down)
-    offsets = np.arange(1 - reach, reach + 1)
+    """Return the samples from `start` to `stop` at the new rate of values that begin with the old rate's `first`.
+
+    Samples whose distance from the old ones is the same have one kernel; there are `up` such distances.
+    """
+    reach = _reach(up, down)
     padded = np.concatenate([np.zeros(reach, np.float32), values, np.zeros(reach + 1, np.float32)])
+    parts = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach)
     result = np.empty(stop - start, np.float32)
-    piece = max(1, _PIECE // len(offsets))
+    at_once = max(1, _PIECE // (2 * reach))
+    piece = up * max(_LEAST_ROWS, _CACHED // up)
     for begin in range(start, stop, piece):
-        positions = np.arange(begin, min(begin + piece, stop), dtype=np.int64) * down
-        whole, phase = np.divmod(positions, up)
-        phases, which = np.unique(phase, return_inverse=True)
-        distance = phases[:, None] / up - offsets
-        window = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (distance / reach) ** 2, 0, None))) / np.i0(_KAISER_BETA)
-        kernels = (cutoff * np.sinc(cutoff * distance) * window).astype(np.float32)
-        pieces = np.lib.stride_tricks.sliding_window_view(padded, len(offsets))[whole - first + 1]
-        result[begin - start : begin - start + len(positions)] = np.einsum("nk,nk->n", pieces, kernels[which])
+        end = min(begin + piece, stop)
+        places = range(begin, min(begin + up, end))
+        for some in (places[i : i + at_once] for i in range(0, len(places), at_once)):
+            phases = [place * down % up for place in some]
+            kernels = _all_kernels(up, down)[phases] if up <= at_once else _kernels(up, down, np.array(phases))
+            for place, kernel in zip(some, kernels, strict=True):
+                rows = parts[place * down // up - first + 1 :: down][: len(range(place, end, up))]
+                result[place - start : end - start : up] = np.einsum("nk,k->n", rows, kernel)
     return result
+
+
+@lru_cache(maxsize=4)
+def _all_kernels(up: int, down: int) -> NDArray[np.float32]:
+    return _kernels(up, down, np.arange(up))
+
+
+def _kernels(up: int, down: int, phases: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the kernels of samples that lie `phases / up` behind an old one, `[phases, 2 · reach]`."""
+    cutoff, reach = _cutoff(up, down), _reach(up, down)
+    distance = phases[:, None] / up - np.arange(1 - reach, reach + 1)
+    window = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (distance / reach) ** 2, 0, None))) / np.i0(_KAISER_BETA)
+    kernels: NDArray[np.float64] = cutoff * np.sinc(cutoff * distance) * window
+    return kernels.astype(np.float32)
