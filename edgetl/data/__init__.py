@@ -116,7 +116,7 @@ def _parts(
         raise DataError(f"{data} does not exist: give {_FORMS}")
     if data.is_file():
         if data.suffix.lower() in arrays.SUFFIXES:
-            return arrays.open_arrays(data, wanted, labelled=labelled)
+            return arrays.open_arrays(data, wanted, labelled=labelled, on_event=on_event)
         if data.suffix.lower() in table.SUFFIXES:
             return table.open_table(data, wanted, labelled=labelled)
         raise DataError(f"{data} is a file: give {_FORMS}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgetl import defaults
+from edgetl.data.names import parts_of
 from edgetl.data.sample import (
     Dataset,
     Label,
@@ -28,16 +30,15 @@ from edgetl.data.sample import (
     packed,
 )
 from edgetl.errors import DataError, first_line
+from edgetl.events import Note, OnEvent, ignore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIXES = (".npz",)
-_MEMBERS = {
-    "train": (("x", "y"), ("x_train", "y_train")),
-    "val": (("x_val", "y_val"),),
-    "test": (("x_test", "y_test"),),
-}
+_LABELS = "labels"
+_ROLE = re.compile(r"(?i)([xy])(?:_?(.+))?|(.+?)_?([xy])")
+"""A name of samples or their labels: `x`, `Y_train`, `testX`."""
 
 _MOST_CLASSES = 1_000_000
 _LONGEST_HEADER = 1 << 16
@@ -46,7 +47,7 @@ _LAST_LETTER, _SURROGATES = 0x10FFFF, 0xD800 >> 11
 Opener = Callable[[tuple[str, ...]], Dataset]
 
 
-def open_arrays(file: Path, wanted: Wanted, *, labelled: bool = True) -> dict[str, Opener]:
+def open_arrays(file: Path, wanted: Wanted, *, labelled: bool = True, on_event: OnEvent = ignore) -> dict[str, Opener]:
     """Return how to open each part (`train`, `val`, `test`) of an archive, given the labels expected.
 
     Raises:
@@ -58,14 +59,34 @@ def open_arrays(file: Path, wanted: Wanted, *, labelled: bool = True) -> dict[st
             f"{file} holds arrays, but the network takes samples of the modality {wanted.modality}: prepare with "
             "--modality array"
         )
-    arrays = _read(Path(file))
+    arrays, names = _read(Path(file))
+    members = _members(arrays)
     found: dict[str, Opener] = {}
-    for part, pairs in _MEMBERS.items():
-        for x, y in pairs:
-            if x in arrays and (y in arrays or not labelled) and part not in found:
-                found[part] = partial(_open, Path(file), arrays, wanted, x, y if labelled else None)
+    for part, (x, y) in members.items():
+        if x is not None and (y is not None or not labelled):
+            found[part] = partial(_open, Path(file), arrays, wanted, x, y if labelled else None)
     if not found:
-        raise DataError(f"{file} holds {listed(sorted(arrays))}: call the samples x and their labels y")
+        raise DataError(f"{file} holds {listed(sorted(names))}: call the samples x and their labels y")
+    if labelled and (unused := [x or y or "" for part, (x, y) in members.items() if part not in found]):
+        on_event(Note(f"not used: {listed(unused)} in {file}, where samples or labels of the part are missing"))
+    return found
+
+
+def _members(names: Iterable[str]) -> dict[str, tuple[str | None, str | None]]:
+    """Return the names of the samples and of the labels of each part, `train`, `val` and `test`, that has either."""
+    roles = {name: match for name in sorted(names) if (match := _ROLE.fullmatch(name))}
+    said = {name: match[2] or match[3] or "train" for name, match in roles.items()}
+    parts = parts_of(said.values())
+    found: dict[str, tuple[str | None, str | None]] = {}
+    for part in ("train", "val", "test"):
+        of_part = [name for name in roles if parts.get(said[name]) == part]
+        of_part.sort(key=len)  # x before x_train
+        pair = [
+            next((name for name in of_part if (roles[name][1] or roles[name][4]).lower() == role), None)
+            for role in ("x", "y")
+        ]
+        if any(pair):
+            found[part] = (pair[0], pair[1])
     return found
 
 
@@ -75,8 +96,8 @@ def sample_shape(file: Path) -> tuple[int, ...] | None:
     Raises:
         DataError: as `open_arrays`.
     """
-    arrays = _read(Path(file))
-    return next((arrays[x].shape[1:] or None for pairs in _MEMBERS.values() for x, _ in pairs if x in arrays), None)
+    arrays, _ = _read(Path(file))
+    return next((arrays[x].shape[1:] or None for x, _ in _members(arrays).values() if x is not None), None)
 
 
 def _open(
@@ -172,12 +193,16 @@ def _names(file: Path, name: str, values: NDArray[Any]) -> list[str]:
     return [composed(str(value)) for value in values.tolist()]
 
 
-def _read(file: Path) -> dict[str, NDArray[Any]]:
-    """Return every array: mapped from the disk where it is stored plainly, else read, if its size is allowed."""
-    wanted = {name for pairs in _MEMBERS.values() for pair in pairs for name in pair} | {"labels"}
+def _read(file: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Return samples and labels, and the names of all arrays.
+
+    Those are mapped from the disk where they are stored plainly, else read, if their size is allowed.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            names = list(members)
+            wanted = {name for pair in _members(names).values() for name in pair} | {_LABELS}
             members = {name: info for name, info in members.items() if name in wanted}
             headers = {name: _header(archive, info) for name, info in members.items()}
             for name, header in headers.items():
@@ -192,7 +217,7 @@ def _read(file: Path) -> dict[str, NDArray[Any]]:
                     f"{defaults.MAX_ARRAY_BYTES / 1e9:.0f} GB allowed: write it with numpy.savez, which does not "
                     "compress, or cut it into several files"
                 )
-            return {name: _array(file, archive, info, headers[name]) for name, info in members.items()}
+            return {name: _array(file, archive, info, headers[name]) for name, info in members.items()}, names
     except FileNotFoundError:
         raise DataError(f"{file} does not exist") from None
     except zipfile.BadZipFile as error:

@@ -35,6 +35,7 @@ _HEAD = 32
 _PNG = b"\x89PNG\r\n\x1a\n"
 # those that may hold more than 8 bits and do not say so at a fixed place: TIFF, JPEG 2000, PGM, PFM
 _PERHAPS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"P5", b"Pf", b"PF")
+_SHALLOW = (".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # a thousand files need not be opened to see it
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
@@ -86,7 +87,7 @@ def _rounded(low: float, high: float, *, whole: bool) -> PixelRange:
 
 def _may_be_deep(sample: Sample) -> bool:
     """Tell by the first bytes of a file."""
-    if sample.path is None:
+    if sample.path is None or sample.path.suffix.lower() in _SHALLOW:
         return False
     try:
         if not sample.path.is_file():  # a pipe may never end

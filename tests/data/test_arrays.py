@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgetl.data import Dataset, Wanted, label_names, open_inputs, open_measured, open_training
 from edgetl.data.sample import Row
 from edgetl.errors import DataError
+from edgetl.events import Event, Note
 
 X = np.arange(24, dtype=np.float64).reshape(4, 2, 3)
 
@@ -111,6 +112,31 @@ def test_a_bomb_is_refused_by_its_declared_size(tmp_path: Path) -> None:
         archive.writestr("x.npy", head.getvalue() + bytes(10**6))
     with pytest.raises(DataError, match=r"800\.0 GB"):
         open_inputs(tmp_path / "d.npz", Wanted("array"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x", "y", "x_val", "y_val"),
+        ("X_train", "Y_train", "X_valid", "Y_valid"),
+        ("train_x", "train_y", "testX", "testY"),
+    ],
+)
+def test_parts_in_their_usual_forms(tmp_path: Path, names: tuple[str, ...]) -> None:
+    y = np.array([0, 1, 0, 1][: len(X)])
+    file = save(tmp_path / "d.npz", **dict(zip(names, (X, y, X, y), strict=True)), yes=y, sex=y)
+    notes: list[Event] = []
+    train_set, val_set = open_training(file, None, Wanted("array"), notes.append)
+    assert val_set is not None
+    assert (len(train_set.samples), len(val_set.samples), notes) == (len(X), len(X), [])
+
+
+def test_a_part_without_labels_is_named(tmp_path: Path) -> None:
+    file = save(tmp_path / "d.npz", x=X, y=[0, 1, 0, 1], x_val=X)
+    notes: list[Event] = []
+    assert open_training(file, None, Wanted("array"), notes.append)[1] is None
+    assert notes == [Note(f"not used: 'x_val' in {file}, where samples or labels of the part are missing")]
+    assert len(open_inputs(file, Wanted("array"))) == 2 * len(X)
 
 
 def test_other_modalities_and_other_files(tmp_path: Path) -> None:
