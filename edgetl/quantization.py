@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,10 @@ saturated: without saturation all products are the same integers."""
 _ENTRANCE = 0.08
 """Largest share of a network's products that stays in float32 at its entrance. MobileNetV2 and EfficientNet-Lite0:
 three convolutions, 7 and 5 %; the file is as fast as without, or faster, and its error falls by a quarter to a half."""
+
+_NARROW = 0.75
+"""Share of the samples that narrower ranges hold whole: what few samples reach is cut, and all else has finer steps.
+Of 1, 0.95, 0.75 and 0.5 it gave the smallest error of EfficientNet-Lite0's and MobileNetV2's features."""
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -74,8 +79,9 @@ def to_int8(
 
     Weights are symmetric, one scale for each output channel; activations unsigned, with the range that the samples
     show; biases take up what rounding shifts the means by (`edgetl.correction`). The network is quantised as it
-    stands and with channels of more equal size (`edgetl.equalization`), and what comes nearer to the float32 network
-    on further samples is returned. The convolutions at the entrance stay in float32 (`entrance`).
+    stands and with channels of more equal size (`edgetl.equalization`), the better of both also with narrower
+    ranges, and what comes nearest to the float32 network on further samples is returned. The convolutions at the
+    entrance stay in float32 (`entrance`).
 
     Weights are signed. Where this machine's kernels saturate at products of unsigned and signed bytes (x86-64 with
     AVX2 or AVX-512 but without VNNI), they become unsigned with the same values: slower there, and right everywhere.
@@ -100,14 +106,20 @@ def to_int8(
     compared = first[defaults.CORRECTION_SAMPLES :] or samples
     expected = _outputs(network, compared)
     forms = (network, equalize(network, samples))
-    best, least = None, np.inf
-    for prepared, ranges in zip(forms, _ranges(forms, chain(first, stream)), strict=True):
-        quantized = _quantized(prepared, ranges, keep)
+
+    def attempt(prepared: onnx.ModelProto, extremes: _Extremes, share: float) -> tuple[float, onnx.ModelProto]:
+        quantized = _quantized(prepared, extremes.ranges(share), keep)
         correct_biases(quantized, channel_means(prepared, samples), samples)
-        error = difference(_outputs(quantized, compared), expected)
-        if best is None or error < least:
-            best, least = quantized, error
-    assert best is not None, "one of two is the best"
+        return difference(_outputs(quantized, compared), expected), quantized
+
+    found = [
+        (*attempt(prepared, extremes, 1), prepared, extremes)
+        for prepared, extremes in zip(forms, _extremes(forms, chain(first, stream)), strict=True)
+    ]
+    least, best, prepared, extremes = min(found, key=lambda item: item[0])
+    error, narrow = attempt(prepared, extremes, _NARROW)
+    if error < least:
+        best = narrow
     if _saturates(best, compared[:4]):
         _shift_weights(best)
     return best
@@ -156,20 +168,29 @@ def _outputs(model: onnx.ModelProto, feeds: Iterable[Feeds], *, saturate: bool =
     return [np.concatenate([value.ravel() for value in values]) for values in zip(*each, strict=True)]
 
 
-def _ranges(models: Sequence[onnx.ModelProto], feeds: Iterable[Feeds]) -> list[dict[str, tuple[float, float]]]:
-    """Return for each model the least and the largest value over samples of what the quantiser may ask for."""
+@dataclass(frozen=True)
+class _Extremes:
+    """The least and the largest value in each sample of each tensor: `[samples, tensors]`."""
+
+    names: list[str]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+    def ranges(self, share: float) -> dict[str, tuple[float, float]]:
+        """Return for each tensor a range that holds this share of the samples at either end."""
+        low, high = np.quantile(self.low, 1 - share, axis=0), np.quantile(self.high, share, axis=0)
+        return dict(zip(self.names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+
+
+def _extremes(models: Sequence[onnx.ModelProto], feeds: Iterable[Feeds]) -> list[_Extremes]:
+    """Observe what the quantiser may ask for, in all models side by side, so that one sample is held at a time."""
     names = [_quantizable(model) for model in models]
-    streams = tee(feeds, len(models))  # side by side, so that one sample is held at a time
-    seen = [
+    observed = [
         observe(model, [Reduction(name, operator) for name in own for operator in ("ReduceMin", "ReduceMax")], stream)
-        for model, own, stream in zip(models, names, streams, strict=True)
+        for model, own, stream in zip(models, names, tee(feeds, len(models)), strict=True)
     ]
-    ranges: list[dict[str, tuple[float, float]]] = [dict.fromkeys(own, (np.inf, -np.inf)) for own in names]
-    for each in zip(*seen, strict=True):
-        for found, values in zip(ranges, each, strict=True):
-            for name, low, high in zip(found, values[0::2], values[1::2], strict=True):
-                found[name] = (min(found[name][0], float(low)), max(found[name][1], float(high)))
-    return ranges
+    seen = [np.array(values, np.float32) for values in zip(*zip(*observed, strict=True), strict=True)]
+    return [_Extremes(own, each[:, 0::2], each[:, 1::2]) for own, each in zip(names, seen, strict=True)]
 
 
 def _quantizable(model: onnx.ModelProto) -> list[str]:

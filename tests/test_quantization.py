@@ -312,7 +312,7 @@ def test_the_mean_of_corrected_channels_is_the_float_networks() -> None:
     add_biases(network)
     values = [np.random.default_rng(seed).random((1, 16, 8, 8), np.float32) for seed in range(8)]
     samples = [{"x": value} for value in values]
-    quantized = quantization._quantized(network, quantization._ranges([network], samples)[0], ())
+    quantized = quantization._quantized(network, quantization._extremes([network], samples)[0].ranges(1), ())
     expected, before = (answers_to(model, samples) for model in (network, quantized))
     correct_biases(quantized, channel_means(network, samples), samples)
     after = answers_to(quantized, samples)
@@ -324,8 +324,31 @@ def test_the_better_of_both_is_written() -> None:
     network = deep_network()
     expected = answers(network)
     equal = equalize(network, INPUTS_AS_FEEDS)
-    ranges = quantization._ranges([network, equal], feeds())
-    quantized = [quantization._quantized(each, own, ()) for each, own in zip((network, equal), ranges, strict=True)]
+    quantized = [
+        quantization._quantized(each, seen.ranges(1), ())
+        for each, seen in zip((network, equal), quantization._extremes([network, equal], feeds()), strict=True)
+    ]
     plain, other, found = (relative(answers(model), expected) for model in (*quantized, to_int8(network, feeds)))
     assert other < 0.5 * plain  # one step for the whole map, where channels differ by 10,000
     assert found < 1.1 * other
+
+
+def test_ranges_hold_a_share_of_the_samples() -> None:
+    network = small_network()
+    (extremes,) = quantization._extremes([network], feeds())
+    values = np.stack(INPUTS)
+    assert extremes.ranges(1)["x"] == (values.min(), values.max())
+    low, high = extremes.ranges(0.75)["x"]
+    assert np.mean([value.max() <= high for value in INPUTS]) == 0.75
+    assert np.mean([value.min() >= low for value in INPUTS]) == 0.75
+    assert extremes.ranges(0.75)["x"] != extremes.ranges(1)["x"]
+
+
+def test_one_sample_that_differs_from_all_others_does_not_set_the_steps() -> None:
+    """One picture of 40 is 200 times as large: the other 39 decide."""
+    network = small_network()
+    outlier = [*INPUTS[:35], 200 * INPUTS[35], *INPUTS[36:]]
+    samples: list[Feeds] = [{"x": value} for value in outlier]
+    wide = quantization._quantized(network, quantization._extremes([network], samples)[0].ranges(1), ())
+    assert relative(answers(wide), answers(network)) > 0.5
+    assert relative(answers(to_int8(network, lambda: iter(samples))), answers(network)) < 0.1
