@@ -336,6 +336,11 @@ class Manifest:
     ort_step_memory: GraphMemory | None = None
     shares: tuple[ShareSize, ...] = ()
 
+    @property
+    def trains_pretrained(self) -> bool:
+        """Whether more than the new head trains."""
+        return any(policy != "head" for policy in self.policy)
+
 
 @dataclass(frozen=True)
 class Artifacts:

@@ -2,14 +2,13 @@
 
 EPOCHS = 10
 BATCH_SIZE = 32
-LEARNING_RATE = 1e-3
 INIT = "auto"
 DECODE = "scaled"  # JPEGs at a half, a quarter or an eighth of their size, where that is large enough
 INIT_BATCH = 256
-RIDGE_FROM = 10  # samples of each class, on average; benchmarks/README.md has the table
-SCHEDULE = "constant"
+RATE = "auto"
+SCHEDULE = "auto"
 VIEWS = 4
-WARMUP = 0.0
+REFIT_BELOW = 1000  # samples; with more, those that validate are missed less and training again costs more
 SEED = 0
 VAL_FRACTION = 0.2
 MAX_LENGTH = 128

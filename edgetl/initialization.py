@@ -1,8 +1,12 @@
 """A new head that is usable before the first step: closed forms on the cached features.
 
-Both forms are linear, and become the head's weight and bias. Their scores are scaled by the factor
-that makes the loss smallest when each sample is left out of what scores it, so that training begins
-with sensible probabilities. Sums are taken in float64, batch by batch.
+Both forms are linear, and become the head's weight and bias. A factor scales their scores to logits: the one
+with the smallest loss of samples that are left out of what scores them, so that training begins with
+sensible probabilities. Sums are taken in float64, batch by batch.
+
+Where all left-out samples are right, their loss would fall without end as the factor grows. So their
+targets are mixed with as much of the uniform distribution as one sample more, `UNSEEN`, would bring: n right
+answers in a row do not show that the next one is right, too.
 """
 
 from __future__ import annotations
@@ -25,16 +29,33 @@ if TYPE_CHECKING:
 Batches = Callable[[], Iterator[tuple["NDArray[np.float32]", "NDArray[np.float32]"]]]
 """Gives, each time it is called, the training samples: the head's inputs `[n, D]` and targets `[n, K]`.
 
-They come in random order, because the first `HELD_OUT` stand for all.
+They come in random order, because the first stand for all where penalty and factor are chosen.
 """
 
-HELD_OUT = 1000
-"""Most samples that are left out one by one to choose a factor and a penalty."""
+HELD_OUT = 600
+"""Samples that choose the scaling and the penalty, each left out once."""
 
-PENALTIES = tuple(10.0**exponent for exponent in range(-4, 3))
-"""Of ridge regression, in units of the features' mean variance."""
+MOST_SCORES = 500_000
+"""Scores of left-out samples that are held at a time: with thousands of classes fewer samples choose."""
 
-FACTORS = tuple(2.0 ** (half / 2) for half in range(-6, 25))
+UNSEEN = 1.0
+"""Samples of unknown class that the left-out ones are mixed with; see above."""
+
+PENALTIES = tuple(10.0 ** (half / 2) for half in range(0, -13, -1))
+"""Of ridge regression, the strongest first, in units of the sum of squares of all features.
+
+Behind a stronger one than 1 next to nothing but the means is left, of which leaving out a sample takes more away than
+it does of the rest.
+"""
+
+TIE = 1e-3
+"""A weaker penalty must lower the loss by this share; otherwise the stronger one stays."""
+
+FACTORS = (2.0**-4, 2.0**10)
+"""Bounds of the factor."""
+
+CONSTANT = 1e-6
+"""A feature that varies by less than this share of its size holds rounding, and gets no weight."""
 
 
 def head_inputs(prepared: Artifacts, threads: int) -> Callable[[Sequence[NDArray[Any]]], NDArray[np.float32]]:
@@ -80,86 +101,246 @@ class LinearHead:
     bias: NDArray[np.float32]
 
 
-def prototype(batches: Batches) -> LinearHead:
+@dataclass(frozen=True)
+class _Scores:
+    """How a task reads scores: scores minus `middle`, times a factor, are logits; numbers have no factor.
+
+    Attributes:
+        unknown: the targets of a sample of which nothing is known; None for equally likely classes.
+    """
+
+    middle: float
+    scaled: bool
+    unknown: float | None
+    loss: Callable[[Array, Array], float]
+
+
+def prototype(batches: Batches, smoothing: float = 0.0) -> LinearHead:
     """Class means of normalised features as weights (Qi et al. 2018, weight imprinting); for classification.
 
     A head works on features that are not normalised; their mean length is in its scale.
+
+    Args:
+        smoothing: of the labels in the loss that chooses the factor; as `edgetl.targets.TargetEncoder` has it.
     """
     sums: Any = 0.0
     lengths, seen = 0.0, 0
     for x, targets in batches():
-        norms = np.linalg.norm(x, axis=1, keepdims=True).astype(np.float64)
+        norms = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
         sums = sums + targets.T @ (x / np.maximum(norms, 1e-12))
         lengths, seen = lengths + float(norms.sum()), seen + len(x)
     length = max(lengths / seen, 1e-12)
     directions = _normalised(sums)
     scores, truth = [], []
-    for x, targets in _first(batches, HELD_OUT):
-        score = (x @ directions.T).astype(np.float64)
+    for x, targets in _first(batches, _most(HELD_OUT, len(directions))):
+        wide = x.astype(np.float64)
+        score = wide @ directions.T
         label = targets.argmax(1)
         # what the sample's own class gives without it
-        own = _normalised(sums[label] - _normalised(x.astype(np.float64)))
-        score[np.arange(len(x)), label] = (own * x).sum(1)
+        own = _normalised(sums[label] - _normalised(wide))
+        score[np.arange(len(x)), label] = (own * wide).sum(1)
         scores.append(score / length)
         truth.append(targets)
-    factor = min(FACTORS, key=lambda f: _cross_entropy(f * np.concatenate(scores), np.concatenate(truth)))
+    how = _SCORES["classification"]
+    _, factor = _best_factor(np.concatenate(scores), _mixed(np.concatenate(truth), seen, how, smoothing), how)
     return LinearHead((directions * factor / length).astype(np.float32), np.zeros(len(directions), np.float32))
 
 
-def ridge(batches: Batches, task: str) -> LinearHead:
+def ridge(batches: Batches, task: str, smoothing: float = 0.0) -> LinearHead:
     """Ridge regression of centred targets on centred features, `W = (XᵀX + λI)⁻¹XᵀY` (Hoerl & Kennard 1970).
 
-    Of `PENALTIES` the one is taken whose scores of left-out samples have the smallest loss; leaving
-    out needs no second fit (Allen 1974, PRESS): `y - ŷ₋ᵢ = (y - ŷᵢ)/(1 - hᵢᵢ)`.
+    The features are taken as they are or divided by their standard deviations, and λ is one of `PENALTIES`:
+    whichever gives the smallest loss of left-out samples, the stronger penalty where there is next to no
+    difference. Leaving out needs no second fit (Allen 1974, PRESS): `y - ŷ₋ᵢ = (y - ŷᵢ)/(1 - hᵢᵢ)`.
+
+    Args:
+        task: one of `edgetl.choices.TASKS`.
+        smoothing: as for `prototype`.
     """
-    count, sum_x, sum_y, xx, xy = 0, *[0.0] * 4  # type: Any, Any, Any, Any, Any
-    for x, targets in batches():
+    moments = _moments(batches)
+    scores = _SCORES[task]
+    x, y = _rows(batches, _most(HELD_OUT, moments.outputs))
+    choices = []
+    for scale in (moments.deviations, np.where(moments.deviations < np.inf, 1.0, np.inf)):
+        z = (x - moments.mean) / scale
+        choices.append((*_choose(z - z.mean(0), y, _mixed(y, len(y), scores, smoothing), scores), scale))
+    _, penalty, scale = min(choices, key=lambda choice: choice[0])
+    # in the units of all samples the same penalty weighs less the more there are of them
+    return _fit(batches, moments, scale, penalty * len(x) / moments.count, scores, smoothing)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Of all samples: their number, how many outputs they have, mean features `[D]`, and their deviations.
+
+    The deviation of a feature that is constant is infinite, so that it has no part in anything.
+    """
+
+    count: int
+    outputs: int
+    mean: Array
+    deviations: Array
+    mean_targets: Array
+
+
+def _moments(batches: Batches) -> _Moments:
+    count, outputs = 0, 0
+    first, total, squares, targets, largest = None, *[0.0] * 4  # type: Any, Any, Any, Any, Any
+    for x, y in batches():
         wide = x.astype(np.float64)
-        count += len(x)
-        sum_x += wide.sum(0)
-        sum_y += targets.sum(0, dtype=np.float64)
-        xx += wide.T @ wide
-        xy += wide.T @ targets
-    mean_x, mean_y = sum_x / count, sum_y / count
-    xx -= np.outer(sum_x, mean_x)
-    xy -= np.outer(sum_x, mean_y)
-    diagonal = xx.diagonal().copy()
-    unit = max(float(diagonal.mean()), 1e-12)
-    middle, factors, loss = {
-        "classification": (0.0, FACTORS, _cross_entropy),
-        "multilabel": (0.5, FACTORS, _binary_cross_entropy),
-        "regression": (0.0, (1.0,), _squared_error),
-    }[task]
-    best = (np.inf, 0.0, 0.0)
+        first = wide[0] if first is None else first
+        moved = wide - first  # sums of squares of large, alike numbers would lose all digits
+        count, outputs = count + len(x), y.shape[1]
+        total, squares = total + moved.sum(0), squares + (moved**2).sum(0)
+        targets, largest = targets + y.sum(0, dtype=np.float64), np.maximum(largest, np.abs(wide).max(0))
+    assert first is not None, "there is at least one sample"
+    variance = np.maximum(squares / count - (total / count) ** 2, 0.0)
+    deviations = np.sqrt(variance)
+    return _Moments(
+        count,
+        outputs,
+        first + total / count,
+        np.where(deviations > CONSTANT * np.maximum(largest, 1e-30), deviations, np.inf),
+        targets / count,
+    )
+
+
+def _choose(z: Array, y: Array, truth: Array, scores: _Scores) -> tuple[float, float]:
+    """Return the loss of left-out samples and the penalty for centred features `[m, D]` and targets `[m, K]`."""
+    count, wide = len(z), z.shape[0] <= z.shape[1]
+    mean_y = y.mean(0)
+    # one eigendecomposition serves all penalties: of the smaller one of ZZᵀ and ZᵀZ
+    values, vectors = np.linalg.eigh(z @ z.T if wide else z.T @ z)
+    values = np.maximum(values, 0.0)
+    basis = vectors if wide else z @ vectors / np.sqrt(np.maximum(values, 1e-12 * max(values[-1], 1e-300)))
+    unit = values.sum() or 1.0
+    inside, squared = basis.T @ (y - mean_y), basis**2
+    best, worse = (np.inf, PENALTIES[0]), 0
     for penalty in PENALTIES:
-        # a Cholesky factor for each penalty takes a third of the memory of the eigenvectors for all
-        np.fill_diagonal(xx, diagonal + penalty * unit)
-        lower = np.linalg.cholesky(xx)
-        turned = _forward(lower, xy)
-        scores, truth = [], []
-        for x, y in _first(batches, HELD_OUT):
-            held_out = _forward(lower, (x - mean_x).T)
-            fitted = mean_y + held_out.T @ turned
-            leverage = 1 / count + (held_out**2).sum(0)
-            scores.append(y - (y - fitted) / np.maximum(1 - leverage, 1e-6)[:, None] - middle)
-            truth.append(y.astype(np.float64))
-        del lower
-        left_out, wanted = np.concatenate(scores), np.concatenate(truth)
-        best = min(best, *((loss(factor * left_out, wanted), penalty, factor) for factor in factors))
-    _, penalty, factor = best
-    np.fill_diagonal(xx, diagonal + penalty * unit)
-    weight = np.linalg.solve(xx, xy)
-    bias = mean_y - mean_x @ weight - middle
+        shrunk = values / (values + penalty * unit)
+        fitted = mean_y + basis @ (shrunk[:, None] * inside)
+        leverage = 1 / count + squared @ shrunk
+        loss, _ = _best_factor(_left_out(y, fitted, leverage) - scores.middle, truth, scores)
+        best, worse = ((loss, penalty), 0) if loss < best[0] * (1 - TIE) else (best, worse + 1)
+        if worse == 4:  # weaker ones only fit more closely
+            break
+    return best
+
+
+def _fit(
+    batches: Batches, moments: _Moments, scale: Array, penalty: float, scores: _Scores, smoothing: float
+) -> LinearHead:
+    """Fit all samples; the factor is that of the first ones, each left out."""
+    mean, mean_y, count = moments.mean, moments.mean_targets, moments.count
+    used = scale < np.inf
+    features = len(mean)
+
+    def scaled(x: NDArray[Any]) -> Array:
+        return np.asarray((x - mean) / scale)
+
+    few = count <= features  # then there are as many equations as samples, and otherwise as features
+    system: Any = 0.0
+    right: Any = 0.0
+    if few:
+        x, y = _rows(batches, count)
+        z = scaled(x)
+        system, right = z @ z.T, y - mean_y
+    else:
+        for x_part, y_part in batches():
+            part = scaled(x_part)
+            system, right = system + part.T @ part, right + part.T @ (y_part - mean_y)
+    unit = float(np.trace(system)) or 1.0
+    system[np.diag_indices_from(system)] += penalty * unit
+    lower = np.linalg.cholesky(system)
+    del system
+    inverse = _inverse(lower)
+    solved = inverse.T @ (inverse @ right)
+    weight = z.T @ solved if few else solved
+
+    factor = 1.0
+    if scores.scaled:
+        left_out, truth = [], []
+        for start, (x_part, y_part) in _numbered(_first(batches, _most(HELD_OUT, len(mean_y)))):
+            z_part = scaled(x_part)
+            fitted = mean_y + z_part @ weight
+            if few:
+                # 1 - hᵢᵢ is λ times the diagonal of (ZZᵀ + λI)⁻¹
+                rows = slice(start, start + len(x_part))
+                leverage = 1 - penalty * unit * (inverse[:, rows] ** 2).sum(0)
+            else:
+                leverage = ((z_part @ inverse.T) ** 2).sum(1)
+            left_out.append(_left_out(y_part, fitted, 1 / count + leverage) - scores.middle)
+            truth.append(y_part)
+        mixed = _mixed(np.concatenate(truth), count, scores, smoothing)
+        _, factor = _best_factor(np.concatenate(left_out), mixed, scores)
+    weight = np.where(used[:, None], weight / np.where(used, scale, 1.0)[:, None], 0.0)
+    bias = mean_y - scores.middle - mean @ weight
     return LinearHead((factor * weight.T).astype(np.float32), (factor * bias).astype(np.float32))
 
 
-def _forward(lower: Array, right: Array, block: int = 64) -> Array:
-    """Solve `lower · z = right` by forward substitution; NumPy has no triangular solver."""
-    found = np.array(right, np.float64)
-    for start in range(0, len(lower), block):
-        rows = slice(start, start + block)
-        found[rows] = np.linalg.solve(lower[rows, rows], found[rows] - lower[rows, :start] @ found[:start])
-    return found
+def _left_out(y: NDArray[Any], fitted: Array, leverage: Array) -> Array:
+    """What the fit without each sample gives for it."""
+    return np.asarray(y - (y - fitted) / np.maximum(1 - leverage, 1e-6)[:, None])
+
+
+def _inverse(lower: NDArray[Any], block: int = 64) -> Array:
+    """Invert a lower triangular matrix by halves, in matrix products; NumPy has no triangular solver."""
+    size = len(lower)
+    if size <= block:
+        return np.asarray(np.tril(np.linalg.inv(lower)))
+    half = size // 2
+    result = np.zeros_like(lower)
+    result[:half, :half] = first = _inverse(lower[:half, :half])
+    result[half:, half:] = second = _inverse(lower[half:, half:])
+    result[half:, :half] = -second @ (lower[half:, :half] @ first)
+    return result
+
+
+def _best_factor(scores: Array, truth: Array, how: _Scores) -> tuple[float, float]:
+    """Return the smallest loss and its factor; the loss is convex in the factor, so its slope tells the side."""
+    if not how.scaled:
+        return how.loss(scores, truth), 1.0
+    low, high = np.log2(FACTORS)
+    inner = 2 / (1 + 5**0.5)  # golden section (Kiefer 1953)
+    a, b = high - inner * (high - low), low + inner * (high - low)
+    at_a, at_b = how.loss(2**a * scores, truth), how.loss(2**b * scores, truth)
+    while high - low > 0.05:
+        if at_a <= at_b:
+            high, b, at_b = b, a, at_a
+            a = high - inner * (high - low)
+            at_a = how.loss(2**a * scores, truth)
+        else:
+            low, a, at_a = a, b, at_b
+            b = low + inner * (high - low)
+            at_b = how.loss(2**b * scores, truth)
+    return min((at_a, float(2**a)), (at_b, float(2**b)))
+
+
+def _mixed(targets: NDArray[Any], count: int, how: _Scores, smoothing: float) -> Array:
+    """Smoothed targets, with `UNSEEN` samples in `count` of which nothing is known."""
+    if not how.scaled:
+        return np.asarray(targets, np.float64)
+    known = (1 - smoothing) * count / (count + UNSEEN)
+    unknown = 1 / targets.shape[1] if how.unknown is None else how.unknown
+    return np.asarray(known * targets.astype(np.float64) + (1 - known) * unknown)
+
+
+def _most(samples: int, outputs: int) -> int:
+    return max(1, min(samples, MOST_SCORES // outputs))
+
+
+def _rows(batches: Batches, most: int) -> tuple[Array, Array]:
+    parts = [(x.astype(np.float64), y.astype(np.float64)) for x, y in _first(batches, most)]
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+
+
+def _numbered(
+    parts: Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]],
+) -> Iterator[tuple[int, tuple[NDArray[np.float32], NDArray[np.float32]]]]:
+    start = 0
+    for x, y in parts:
+        yield start, (x, y)
+        start += len(x)
 
 
 def _first(batches: Batches, most: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -177,8 +358,8 @@ def _normalised(vectors: Array) -> Array:
 
 def _cross_entropy(logits: Array, targets: Array) -> float:
     shifted = logits - logits.max(1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return float(-(targets * log_probabilities).sum(1).mean())
+    log_sums = np.log(np.exp(shifted).sum(1))
+    return float((targets.sum(1) * log_sums - (targets * shifted).sum(1)).mean())
 
 
 def _binary_cross_entropy(logits: Array, targets: Array) -> float:
@@ -187,3 +368,10 @@ def _binary_cross_entropy(logits: Array, targets: Array) -> float:
 
 def _squared_error(values: Array, targets: Array) -> float:
     return float(((values - targets) ** 2).mean())
+
+
+_SCORES = {
+    "classification": _Scores(0.0, True, None, _cross_entropy),
+    "multilabel": _Scores(0.5, True, 0.5, _binary_cross_entropy),
+    "regression": _Scores(0.0, False, 0.0, _squared_error),
+}

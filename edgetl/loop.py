@@ -19,8 +19,8 @@ from edgetl.features import FeatureSet
 from edgetl.figures import best_epoch
 from edgetl.initialization import head_inputs, prototype, ridge
 from edgetl.providers import Provider
-from edgetl.rate import LEFT_OUT, TRIAL_STEPS, find_rate
-from edgetl.run import BEST, LAST, Checkpoint, Run, RunArgs, Validation
+from edgetl.rate import LEFT_OUT, TRIAL_STEPS, UNRULED, find_rate, head_rate, pretrained_rate
+from edgetl.run import BEST, FINAL, LAST, Checkpoint, Run, RunArgs, Validation
 from edgetl.runtime import return_memory
 from edgetl.schedule import learning_rate
 from edgetl.targets import TargetEncoder, answers, balanced_weights, figures
@@ -101,10 +101,23 @@ def initial_head(job: Job) -> dict[str, NDArray[np.float32]]:
             entering = [enter(job.features.batch(part)) for part in _chunks(batch, job.at_once)]
             yield np.concatenate(entering), plain(job.labels[batch])[0]
 
-    found = prototype(batches) if job.args.init == "prototype" else ridge(batches, encode.task)
+    smoothing = job.args.label_smoothing
+    found = prototype(batches, smoothing) if job.args.init == "prototype" else ridge(batches, encode.task, smoothing)
     head = job.prepared.manifest.head
     assert head is not None, "head_inputs refuses others"
     return {head.weight: found.weight, head.bias: found.bias}
+
+
+def default_learning_rate(job: Job) -> float:
+    """Return the rate that suits what trains (`edgetl.rate`)."""
+    manifest = job.prepared.manifest
+    if job.args.optimizer.name != "adamw" or manifest.head is None:
+        return UNRULED
+    if manifest.trains_pretrained:
+        return pretrained_rate(len(job.train_rows), manifest.modality)
+    enter = head_inputs(job.prepared, job.threads)
+    some = _chunks(job.train_rows[: defaults.INIT_BATCH], job.at_once)
+    return head_rate(np.concatenate([enter(job.features.batch(rows)) for rows in some]))
 
 
 def find_learning_rate(job: Job) -> float:
@@ -138,19 +151,13 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
     Raises:
         RunError: the loss or a parameter is no longer a finite number; what was finished stays.
     """
-    args, encode = job.args, job.encoder
+    args = job.args
     history = last.history if last else ()
-
-    def check(loss: float | None, what: str, when: str) -> None:
-        if loss is not None and not math.isfinite(loss):
-            raise RunError(f"{what} became {loss} {when}: {_what_to_try(args, run, history)}")
-        if not engine.is_finite():
-            raise RunError(f"a parameter became infinite or no number {when}: {_what_to_try(args, run, history)}")
 
     def finish(epoch: int, train_loss: float | None, started: float) -> None:
         nonlocal history
         loss, measured = measure(job, engine)
-        check(loss, "the validation loss", f"after epoch {epoch}")
+        _check(run, args, history, engine, loss, "the validation loss", f"after epoch {epoch}")
         end = EpochEnd(epoch, args.epochs, train_loss, time.monotonic() - started, loss, measured, args.metric)
         history = (*history, end)
         _write_checkpoints(run, engine, args, history)
@@ -162,25 +169,71 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
         run.write_results(history)  # the run may have died between the checkpoint and its line
     else:
         finish(0, None, time.monotonic())
-    per_epoch = -(-len(job.train_rows) // args.batch_size)
     for epoch in range(history[-1].epoch + 1, args.epochs + 1):
         if args.patience is not None and epoch - 1 - best_epoch(history, args.metric).epoch >= args.patience:
             job.on_event(Note(f"no better epoch in {args.patience}: stopped before epoch {epoch}"))
             break
         started = time.monotonic()
-        # the order depends on seed and epoch alone, so a resumed run takes the same one
-        rng = np.random.default_rng([args.seed, epoch])
-        order = rng.permutation(job.train_rows)
-        total, seen = 0.0, 0
-        for step, batch in enumerate(_chunks(order, args.batch_size)):
-            before = (epoch - 1) * per_epoch + step
-            rate = learning_rate(args.lr, args.schedule, args.warmup, before, args.epochs * per_epoch)
-            loss = engine.train_step(job.features.batch(batch, rng), *encode(job.labels[batch]), rate)
-            check(loss, "the loss", f"in epoch {epoch}, step {step + 1}")
-            total, seen = total + loss * len(batch), seen + len(batch)
-            job.on_event(EpochProgress(epoch, args.epochs, step + 1, per_epoch, total / seen))
-        finish(epoch, total / seen, started)
+        finish(epoch, _steps(job, run, engine, epoch, args.epochs, history), started)
     return history
+
+
+def refit(job: Job, run: Run, epochs: int) -> None:
+    """Train anew on all samples, those that validated included, for as many epochs as were best; write `FINAL`.
+
+    Each epoch ends with a checkpoint, from which an interrupted call goes on.
+
+    Raises:
+        RunError: as `train`.
+    """
+    everything = replace(job, train_rows=np.sort(np.concatenate([job.train_rows, job.val_rows])))
+    last = run.read_checkpoint(FINAL)
+    if last is not None and last.history[-1].epochs != epochs:
+        last = None  # the run went on, and another epoch is the best
+    initial = initial_head(everything) if last is None else {}
+    engine = everything.open_engine(last.engine_state if last else None, initial)
+    history = last.history if last else ()
+
+    def finish(epoch: int, loss: float | None, started: float) -> None:
+        nonlocal history
+        end = EpochEnd(epoch, epochs, loss, time.monotonic() - started, None, metric=job.args.metric)
+        history = (*history, end)
+        run.write_checkpoint(FINAL, Checkpoint(epoch, engine.parameters(), engine.state(), history))
+        return_memory()
+
+    if not history:
+        finish(0, None, time.monotonic())
+    for epoch in range(history[-1].epoch + 1, epochs + 1):
+        started = time.monotonic()
+        finish(epoch, _steps(everything, run, engine, epoch, epochs, history), started)
+
+
+def _steps(job: Job, run: Run, engine: Engine, epoch: int, epochs: int, history: tuple[EpochEnd, ...]) -> float:
+    """The steps of an epoch; return their mean loss. The schedule is that of the run's own number of epochs."""
+    args, encode = job.args, job.encoder
+    per_epoch = -(-len(job.train_rows) // args.batch_size)
+    # the order depends on seed and epoch alone, so a resumed run takes the same one
+    rng = np.random.default_rng([args.seed, epoch])
+    order = rng.permutation(job.train_rows)
+    total, seen = 0.0, 0.0
+    for step, batch in enumerate(_chunks(order, args.batch_size)):
+        before = (epoch - 1) * per_epoch + step
+        rate = learning_rate(args.lr, args.schedule, args.warmup, before, args.epochs * per_epoch)
+        loss = engine.train_step(job.features.batch(batch, rng), *encode(job.labels[batch]), rate)
+        _check(run, args, history, engine, loss, "the loss", f"in epoch {epoch}, step {step + 1}")
+        mass = encode.mass(job.labels[batch])
+        total, seen = total + loss * mass, seen + mass
+        job.on_event(EpochProgress(epoch, epochs, step + 1, per_epoch, total / seen))
+    return total / seen
+
+
+def _check(
+    run: Run, args: RunArgs, history: tuple[EpochEnd, ...], engine: Engine, loss: float | None, what: str, when: str
+) -> None:
+    if loss is not None and not math.isfinite(loss):
+        raise RunError(f"{what} became {loss} {when}: {_what_to_try(args, run, history)}")
+    if not engine.is_finite():
+        raise RunError(f"a parameter became infinite or no number {when}: {_what_to_try(args, run, history)}")
 
 
 def _what_to_try(args: RunArgs, run: Run, history: tuple[EpochEnd, ...]) -> str:
@@ -209,10 +262,17 @@ def measure(job: Job, engine: Engine) -> tuple[float | None, dict[str, float | N
     return loss, figures(encode.task, job.labels[job.val_rows], answers(encode.task, logits, encode))
 
 
-def prove(job: Job, parameters: Mapping[str, NDArray[np.float32]]) -> Validation:
-    """Return the engine's logits with the best weights, for deploy() to compare the deployed file with."""
+def prove(
+    job: Job, parameters: Mapping[str, NDArray[np.float32]], held_out: Mapping[str, NDArray[np.float32]] | None = None
+) -> Validation:
+    """Return the engine's logits with these weights, for deploy() to compare the deployed file with.
+
+    Args:
+        held_out: weights that the validation samples did not train, where `parameters` are others.
+    """
     rows = job.val_rows if len(job.val_rows) else job.train_rows[: defaults.PROOF_SAMPLES]
     _, logits = _evaluate(job, job.open_engine(initial=parameters), rows)
+    unseen = None if held_out is None else _evaluate(job, job.open_engine(initial=held_out), rows)[1]
     samples = [job.features.samples[row] for row in rows]
     return Validation(
         paths=tuple(sample.place for sample in samples),
@@ -220,19 +280,20 @@ def prove(job: Job, parameters: Mapping[str, NDArray[np.float32]]) -> Validation
         labels=job.labels[rows],
         logits=logits,
         spans=tuple(sample.span for sample in samples if sample.span is not None),
+        held_out=unseen,
     )
 
 
 def _evaluate(job: Job, engine: Engine, rows: NDArray[np.int64]) -> tuple[float, NDArray[np.float32]]:
-    """Return mean loss and logits `[len(rows), K]`."""
+    """Return mean loss, weighted as the classes are, and logits `[len(rows), K]`."""
     encode = job.encoder
     loss = 0.0
     logits = np.empty((len(rows), encode.outputs), np.float32)  # of many classes the largest array there is
     for start, batch in zip(range(0, len(rows), job.at_once), _chunks(rows, job.at_once), strict=True):
         batch_loss, batch_logits = engine.evaluate(job.features.batch(batch), *encode(job.labels[batch]))
-        loss += batch_loss * len(batch)
+        loss += batch_loss * encode.mass(job.labels[batch])
         logits[start : start + len(batch)] = batch_logits
-    return loss / len(rows), logits
+    return loss / encode.mass(job.labels[rows]), logits
 
 
 def _chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
@@ -240,4 +301,13 @@ def _chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
         yield rows[start : start + size]
 
 
-__all__ = ["Job", "find_learning_rate", "initial_head", "measure", "prove", "train"]
+__all__ = [
+    "Job",
+    "default_learning_rate",
+    "find_learning_rate",
+    "initial_head",
+    "measure",
+    "prove",
+    "refit",
+    "train",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,11 +30,11 @@ def npz_bytes(arrays: Iterable[tuple[str, NDArray[Any]]]) -> bytes:
     return content.getvalue()
 
 
-def read_npz(stream: IO[bytes], *, without: Collection[str] = ()) -> dict[str, NDArray[Any]]:
-    """Read every array but some; zip files have a CRC-32 of each.
+def read_npz(stream: IO[bytes], *, keep: Callable[[str], bool] = lambda name: True) -> dict[str, NDArray[Any]]:
+    """Read the arrays whose names are to be kept; zip files have a CRC-32 of each.
 
     Raises:
         edgetl.storage.UNREADABLE_NPZ: the file is damaged.
     """
     with np.load(stream, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files if name not in without}
+        return {name: archive[name] for name in archive.files if keep(name)}

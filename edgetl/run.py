@@ -6,8 +6,9 @@ RUN/
   samples.csv      which samples were used, by content hash, and how they were split
   results.csv      one line per finished epoch
   metrics.json     the summary, written when training ends, removed when it goes on
-  validation.npz   the engine's own logits on the validation data with the best weights
+  validation.npz   the engine's own logits on the validation data with the weights to deploy
   weights/best.npz, weights/last.npz
+  weights/final.npz  trained again on all samples, for as many epochs as were best; not in every run
   report.html      the page to look at; curves.png and confusion_matrix.png where matplotlib is installed
 ```
 
@@ -21,7 +22,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,6 +50,7 @@ METRICS = "metrics.json"
 VALIDATION = "validation.npz"
 BEST = "weights/best.npz"
 LAST = "weights/last.npz"
+FINAL = "weights/final.npz"
 ENGINE_STATE = "engine_state"
 """An array of both checkpoints."""
 REPORT = "report.html"
@@ -72,6 +74,7 @@ class RunArgs:
         target_mean, target_std: of the training data's numbers; see `edgetl.targets.TargetEncoder`.
         pixel_range: the values that become black and white, of pictures of more than 8 bits
             (`edgetl.data.depth`); None if there were none.
+        refit: whether the run ends with training on all samples, those that validated included.
         samples_sha256: of the file `samples.csv`.
     """
 
@@ -113,6 +116,7 @@ class RunArgs:
     modality: str = "image"
     device: str | None = None
     pixel_range: PixelRange | None = None
+    refit: bool = False
     samples_sha256: str = ""
 
 
@@ -155,13 +159,15 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Validation:
-    """What the engine itself computed with the best weights.
+    """What the engine itself computed with the weights to deploy.
 
     Attributes:
         paths: the files, absolute; or the names of samples that are none.
         digests: their content hashes.
         labels: `[N]` int64 for classification, `[N, K]` float64 for other tasks.
         logits: `[N, K]` float32; of regression, of the standardised numbers.
+        held_out: the logits of the best epoch's weights, which the samples did not train; None where they
+            are `logits`.
         spans: of windows of recordings, start and end of each in samples at the network's rate; else empty.
     """
 
@@ -170,6 +176,12 @@ class Validation:
     labels: NDArray[Any]
     logits: NDArray[np.float32]
     spans: tuple[tuple[int, int], ...] = ()
+    held_out: NDArray[np.float32] | None = None
+
+    @property
+    def unseen(self) -> NDArray[np.float32]:
+        """The logits that tell how good the network is on samples that it was not trained on."""
+        return self.logits if self.held_out is None else self.held_out
 
 
 @dataclass(frozen=True)
@@ -240,7 +252,7 @@ class Run:
         return Counter(sample.part for sample in self.read_samples())
 
     def write_checkpoint(self, name: str, checkpoint: Checkpoint) -> None:
-        """Write `weights/best.npz` or `weights/last.npz` (name: `BEST` or `LAST`)."""
+        """Write one of the files in `weights` (name: `BEST`, `LAST` or `FINAL`)."""
         meta = {"epoch": checkpoint.epoch, "history": schema.to_json(checkpoint.history)}
         arrays: dict[str, NDArray[Any]] = {f"parameters/{key}": v for key, v in checkpoint.parameters.items()}
         arrays[ENGINE_STATE] = np.frombuffer(checkpoint.engine_state, dtype=np.uint8)
@@ -259,7 +271,7 @@ class Run:
         file = self.path / name
         if not file.is_file():
             return None
-        arrays = _read_npz(file, without=() if engine_state else (ENGINE_STATE,))
+        arrays = _read_npz(file, keep=lambda name: engine_state or name != ENGINE_STATE)
         try:
             meta = json.loads(arrays["meta"].tobytes())
             return Checkpoint(
@@ -275,16 +287,49 @@ class Run:
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
 
-    def best_parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Return the weights of the best epoch.
+    def read_best(self) -> Checkpoint:
+        """Read the best epoch, without the engine's state.
 
         Raises:
-            RunError: there are none yet, or they are damaged.
+            RunError: there is none yet, or it is damaged.
         """
         best = self.read_checkpoint(BEST, engine_state=False)
         if best is None:
             raise RunError(f"{self.path} holds no {BEST}: continue the run with 'edgetl finetune … --resume'")
-        return best.parameters
+        return best
+
+    def deployed_weights(self) -> str:
+        """Which file holds the weights to deploy: `FINAL` where that is complete, or else `BEST`.
+
+        A run that went on and found a better epoch has yet to train on all samples for that many.
+
+        Raises:
+            RunError: a file is damaged.
+        """
+        if not (self.path / FINAL).is_file() or not (self.path / BEST).is_file():
+            return BEST
+        (best, _), (final, target) = self._epochs(BEST), self._epochs(FINAL)
+        return FINAL if final == target == best else BEST
+
+    def deployed_parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Return the weights to deploy.
+
+        Raises:
+            RunError: there are none yet, or they are damaged.
+        """
+        self.read_best()
+        found = self.read_checkpoint(self.deployed_weights(), engine_state=False)
+        assert found is not None, "it is there"
+        return found.parameters
+
+    def _epochs(self, name: str) -> tuple[int, int]:
+        """The epoch of a checkpoint, and how many it was to be trained for."""
+        file = self.path / name
+        try:
+            meta = json.loads(_read_npz(file, keep=lambda part: part == "meta")["meta"].tobytes())
+            return int(meta["epoch"]), int(meta["history"][-1]["epochs"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise _damaged(file, error) from None
 
     def write_results(self, history: tuple[EpochEnd, ...]) -> None:
         """Write `results.csv`, one line per finished epoch."""
@@ -331,7 +376,7 @@ class Run:
             raise _damaged(file, error) from None
 
     def write_validation(self, validation: Validation) -> None:
-        """Write `validation.npz`, which names the best weights that there are now."""
+        """Write `validation.npz`, which names the weights that it is of."""
         names = json.dumps(
             {"paths": validation.paths, "digests": validation.digests, "spans": validation.spans}
         ).encode()
@@ -341,12 +386,13 @@ class Run:
                 "labels": validation.labels,
                 "logits": validation.logits,
                 "files": np.frombuffer(names, dtype=np.uint8),
-                "weights": np.frombuffer(self._best_weights(), dtype=np.uint8),
+                "weights": np.frombuffer(self._deployed_hash(), dtype=np.uint8),
+                **({} if validation.held_out is None else {"held_out": validation.held_out}),
             },
         )
 
     def is_proven(self) -> bool:
-        """Whether `validation.npz` is there, and of the best weights that there are now.
+        """Whether `validation.npz` is there, and of the weights that would be deployed now.
 
         A run that goes on may have better ones since.
 
@@ -356,13 +402,12 @@ class Run:
         file = self.path / VALIDATION
         if not file.is_file():
             return False
-        weights = _read_npz(file, without=("labels", "logits", "files")).get("weights")
-        return weights is not None and weights.tobytes() == self._best_weights()
+        weights = _read_npz(file, keep=lambda name: name == "weights").get("weights")
+        return weights is not None and weights.tobytes() == self._deployed_hash()
 
-    def _best_weights(self) -> bytes:
-        """The hash at the end of `weights/best.npz`; nothing where there is none."""
-        file = self.path / BEST
-        return sealed_hash(file) if file.is_file() else b""
+    def _deployed_hash(self) -> bytes:
+        """The hash at the end of the file of weights to deploy; nothing where there is none."""
+        return sealed_hash(self.path / self.deployed_weights()) if (self.path / BEST).is_file() else b""
 
     def read_validation(self) -> Validation:
         """Read `validation.npz`.
@@ -379,7 +424,14 @@ class Run:
             spans = tuple((int(start), int(stop)) for start, stop in names.get("spans", ()))
             if len(spans) not in (0, len(names["paths"])):
                 raise ValueError("its spans are not as many as its paths")
-            return Validation(tuple(names["paths"]), tuple(names["digests"]), arrays["labels"], arrays["logits"], spans)
+            return Validation(
+                paths=tuple(names["paths"]),
+                digests=tuple(names["digests"]),
+                labels=arrays["labels"],
+                logits=arrays["logits"],
+                spans=spans,
+                held_out=arrays.get("held_out"),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(file, error) from None
 
@@ -436,11 +488,11 @@ def _write_npz(file: Path, arrays: dict[str, NDArray[Any]]) -> None:
         write_sealed_npz(aside, arrays.items())
 
 
-def _read_npz(file: Path, without: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+def _read_npz(file: Path, keep: Callable[[str], bool] = lambda name: True) -> dict[str, NDArray[Any]]:
     try:
         check_file(file)
         with open(file, "rb") as stream:
-            return read_npz(stream, without=without)
+            return read_npz(stream, keep=keep)
     except storage.UNREADABLE_NPZ as error:
         raise _damaged(file, error) from None
 

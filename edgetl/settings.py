@@ -11,13 +11,14 @@ from typing import Any
 from edgetl import defaults, runtime, storage
 from edgetl.artifacts import Artifacts
 from edgetl.choices import (
+    AUTO_SCHEDULES,
     CACHE_PRECISIONS,
     CLASS_WEIGHTS,
     DECODINGS,
     INITIALIZATIONS,
     OPTIMIZERS,
     RANGES,
-    SCHEDULES,
+    RATES,
     STRENGTHS,
     check_choice,
     check_number,
@@ -30,11 +31,13 @@ from edgetl.events import Note, OnEvent
 from edgetl.figures import metrics_of
 from edgetl.planning import plan_for
 from edgetl.providers import PROVIDERS, Provider, resolve_provider
+from edgetl.rate import PRETRAINED_WARMUP
 from edgetl.run import (
     ARGS,
     BEST,
     CONFUSION,
     CURVES,
+    FINAL,
     LAST,
     LOCK,
     METRICS,
@@ -57,7 +60,7 @@ def check_options(given: Mapping[str, Any]) -> None:
     """
     for name, choices in (
         ("optimizer", OPTIMIZERS),
-        ("schedule", SCHEDULES),
+        ("schedule", AUTO_SCHEDULES),
         ("init", INITIALIZATIONS),
         ("decode", DECODINGS),
     ):
@@ -71,8 +74,10 @@ def check_options(given: Mapping[str, Any]) -> None:
             check_choice(name, given[name], some)
     if given["pixel_range"] is not None:
         check_pixel_range(given["pixel_range"])
+    if isinstance(given["lr"], str):
+        check_choice("lr", given["lr"], RATES)
     for name in RANGES:
-        if given[name] is not None:
+        if given[name] is not None and not (name == "lr" and isinstance(given["lr"], str)):
             check_number(name, given[name])
 
 
@@ -211,18 +216,17 @@ def check_task(given: Mapping[str, Any], task: str) -> None:
         )
 
 
-def settle(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, largest: int | None, resume: bool) -> RunArgs:
+def settle(run: Run, args: RunArgs, prepared: Artifacts, *, largest: int | None, resume: bool) -> RunArgs:
     """Settle what the user left open, by the artifacts, or as the run to be resumed has it.
 
     Args:
-        samples: how many train.
         largest: micro-batch that fits the device; None if none was named.
 
     Raises:
         RunError: the settings of the run to be resumed are damaged.
     """
     if args.init == "auto":
-        args = replace(args, init=_best_initialization(prepared, args, samples))
+        args = replace(args, init="zero" if prepared.manifest.head is None else "ridge")
     before = run.read_args() if resume and (run.path / ARGS).is_file() else None
     if args.lr == 0 and before is not None:
         args = replace(args, lr=before.lr)
@@ -234,12 +238,22 @@ def settle(run: Run, args: RunArgs, prepared: Artifacts, samples: int, *, larges
     return args
 
 
-def _best_initialization(prepared: Artifacts, args: RunArgs, samples: int) -> str:
-    """Return the initialization that benchmarks/initialization.py found best for so many training samples."""
-    if prepared.manifest.head is None:
-        return "zero"
-    few = samples < defaults.RIDGE_FROM * prepared.manifest.outputs
-    return "prototype" if few and args.task == "classification" else "ridge"
+def choose_schedule(schedule: str, warmup: float | None, *, pretrained: bool) -> tuple[str, float]:
+    """Return schedule and warm-up as they were given, or as they suit a head alone or pretrained layers as well."""
+    if warmup is None:
+        warmup = PRETRAINED_WARMUP if pretrained and schedule == "auto" else 0.0
+    return ("linear" if pretrained else "constant") if schedule == "auto" else schedule, warmup
+
+
+def choose_refit(refit: bool | None, samples: int, *, split: bool, pretrained: bool) -> bool:
+    """Return whether the run ends with training on all samples: as it was asked for, or where few would be lost.
+
+    Args:
+        samples: how many train and validate.
+        split: whether those that validate were taken from the training samples.
+        pretrained: whether more than a head trains, so that it takes its time.
+    """
+    return split and (not pretrained or samples < defaults.REFIT_BELOW) if refit is None else refit
 
 
 def begin(
@@ -260,7 +274,7 @@ def begin(
     else:
         if not resume:
             storage.refuse_existing(run.path, force=force, marker=ARGS, hint="--resume or --force", besides=LOCK)
-        for name in (REPORT, CURVES, CONFUSION, METRICS, VALIDATION, LAST, BEST, RESULTS, SAMPLES, ARGS):
+        for name in (REPORT, CURVES, CONFUSION, METRICS, VALIDATION, LAST, BEST, FINAL, RESULTS, SAMPLES, ARGS):
             (run.path / name).unlink(missing_ok=True)
         last = None
     storage.sweep(run.path)

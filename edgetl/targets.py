@@ -62,6 +62,12 @@ class TargetEncoder:
         each = np.array(self.class_weights, np.float32)
         return targets * each, np.full(count, 1 / each[labels].sum(), np.float32)
 
+    def mass(self, labels: NDArray[Any]) -> float:
+        """What a batch's mean weighs in a mean over several: the sum of its samples' weights."""
+        if self.class_weights is None:
+            return float(len(labels))
+        return float(np.array(self.class_weights)[labels].sum())
+
 
 def balanced_weights(labels: NDArray[np.int64], classes: int) -> tuple[float, ...]:
     """Return weights that make all classes count alike: `N / (K·N_k)` (King & Zeng 2001).

@@ -26,11 +26,12 @@ from edgetl.errors import DataError, OutOfMemoryError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import FeatureSet, Rejected, alike, decoder_of, extract_features, extract_views
 from edgetl.figures import FIGURES, best_epoch
-from edgetl.loop import Job, find_learning_rate, initial_head, prove, train
+from edgetl.loop import Job, default_learning_rate, find_learning_rate, initial_head, prove, train
+from edgetl.loop import refit as train_on_all
 from edgetl.machine import this_machine
 from edgetl.report import report_or_note
 from edgetl.run import ARGS, LAST, LOCK, Run, RunArgs, UsedSample
-from edgetl.settings import begin, check_options, check_task, fit, resources, settle
+from edgetl.settings import begin, check_options, check_task, choose_refit, choose_schedule, fit, resources, settle
 from edgetl.targets import OUTPUTS_ARE, answers, figures, scaling
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class FinetuneResult:
         val_metric, val_loss: of the best epoch; None without validation data.
         val_accuracy: None where it is not measured, for other tasks than classification too.
         val_figures: everything measured on the validation data with the best weights, by name.
+        lr: the learning rate, the schedule's largest.
+        refit: whether what is deployed was trained on all samples in the end, those that validated included;
+            what was measured is of the weights before.
         duplicates: how many validation samples have the content of a sample that trains.
         feature_ms_per_image: wall-clock milliseconds per newly computed picture; None if all were
             in the cache.
@@ -66,6 +70,8 @@ class FinetuneResult:
     val_accuracy: float | None
     val_loss: float | None
     val_figures: dict[str, float | None]
+    lr: float
+    refit: bool
     train_samples: int
     val_samples: int
     duplicates: int
@@ -94,11 +100,12 @@ def finetune(
     hop: float | None = None,
     epochs: int = defaults.EPOCHS,
     batch_size: int | None = None,
-    lr: float | None = defaults.LEARNING_RATE,
+    lr: float | str = defaults.RATE,
     init: str = defaults.INIT,
     schedule: str = defaults.SCHEDULE,
-    warmup: float = defaults.WARMUP,
+    warmup: float | None = None,
     metric: str | None = None,
+    refit: bool | None = None,
     patience: int | None = None,
     label_smoothing: float = 0.0,
     class_weights: str | None = None,
@@ -142,14 +149,17 @@ def finetune(
             recording is one sample: its middle. Windows of one recording all train or all validate, and
             silent ones are left out where others are not.
         epochs: 0 gives what `init` gives.
-        lr: the largest learning rate of the schedule; None tries several on the training data and takes
-            the best (`edgetl.rate`).
+        lr: the largest learning rate of the schedule. `auto` chooses it for what trains, `search` tries
+            several on the training data and takes the best (`edgetl.rate`).
         init: how a new head begins: `zero`, or in closed form from the features, `prototype` or `ridge`
-            (`edgetl.initialization`); `auto` is `prototype` for few samples of each class, or else `ridge`,
-            and `zero` where the head is not a linear layer.
-        schedule: of the learning rate, one of `edgetl.choices.SCHEDULES`, behind `warmup`, a share of
-            all steps.
+            (`edgetl.initialization`); `auto` is `ridge`, or `zero` where the head is not a linear layer.
+        schedule: how the learning rate changes, one of `edgetl.choices.AUTO_SCHEDULES`, behind `warmup`, a share of
+            all steps. `auto` is `constant` for a head alone; where pretrained layers train, it is `linear`
+            behind a warm-up of `edgetl.rate.PRETRAINED_WARMUP`.
         metric: by what the best epoch is chosen, one of `edgetl.figures.metrics_of(task)`; default the first.
+        refit: whether training ends with all samples, those that validated included, from the start and for as
+            many epochs as were best; the result is what is deployed. None does so for a head alone, and for fewer
+            than `edgetl.defaults.REFIT_BELOW` samples, unless validation data are given.
         patience: stop after so many epochs in a row without a better one.
         label_smoothing: see `edgetl.targets.TargetEncoder`; for classification.
         class_weights: `balanced` lets every class count alike, however many samples it has; for
@@ -230,9 +240,13 @@ def finetune(
     labels = _labels(manifest.task, features)
     origins = surveyed.origins[features.positions]
     train_rows, val_rows = _divide(origins, labels, manifest.task, train_set, val_set, val_fraction, seed)
+    split = val_set is None and len(val_rows) > 0
+    refits = choose_refit(refit, len(features.samples), split=split, pretrained=manifest.trains_pretrained)
+    refits = refits and len(val_rows) > 0
     if augment is not None:
         on_event(Stage(f"{views} views of each"))
-        features = extract_views(features, train_rows, Views(augment, views, seed, flip), on_event)
+        seen = np.sort(np.concatenate([train_rows, val_rows])) if refits else train_rows
+        features = extract_views(features, seen, Views(augment, views, seed, flip), on_event)
     duplicates = _report_duplicates(features, train_rows, val_rows, on_event)
     _report_labels(train_set.labels, labels, manifest.task, features, val_rows, on_event)
     if sentence := alike(features, train_rows, labels):
@@ -242,6 +256,7 @@ def finetune(
     mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
 
     runtime.return_memory()  # the frozen part's
+    schedule, warmup = choose_schedule(schedule, warmup, pretrained=manifest.trains_pretrained)
     args = RunArgs(
         edgetl_version=edgetl.__version__,
         # not resolved: a link may lead to a newer version later, and the older one be removed
@@ -253,7 +268,7 @@ def finetune(
         labels=train_set.labels,
         epochs=epochs,
         batch_size=found.batch_size,
-        lr=lr or 0.0,
+        lr=0.0 if isinstance(lr, str) else lr,
         init=init,
         schedule=schedule,
         warmup=warmup,
@@ -287,10 +302,11 @@ def finetune(
         task=manifest.task,
         metric=metric or FIGURES[manifest.task][0],
         modality=manifest.modality,
+        refit=refits,
     )
     samples = partial(_used, features, labels, args, train_rows, val_rows)
     with run.lock():
-        args = settle(run, args, prepared, len(train_rows), largest=largest, resume=resume)
+        args = settle(run, args, prepared, largest=largest, resume=resume)
         job = Job(prepared, args, features, labels, train_rows, val_rows, found.threads, found.provider, on_event)
         with _advising(job):
             on_event(Stage("training"))
@@ -299,7 +315,8 @@ def finetune(
             initial = initial_head(job) if is_new else {}
             runtime.return_memory()
             if args.lr == 0:
-                job = replace(job, args=replace(args, lr=find_learning_rate(job)))
+                rate = find_learning_rate(job) if lr == "search" else default_learning_rate(job)
+                job = replace(job, args=replace(args, lr=rate))
             last = begin(run, job.args, samples, resume=resume, force=force)
             session = job.open_engine(last.engine_state if last else None, initial)
             history = train(job, run, session, last)
@@ -307,9 +324,15 @@ def finetune(
             del last, session  # the proof opens another engine, and needs their memory
             runtime.return_memory()
             best = best_epoch(history, job.args.metric)
-            proof = prove(job, run.best_parameters())
+            held_out = None
+            if args.refit:
+                on_event(Stage(f"training on all {len(train_rows) + len(val_rows)} samples"))
+                train_on_all(job, run, best.epoch)
+                held_out = run.read_best().parameters
+                runtime.return_memory()
+            proof = prove(job, run.deployed_parameters(), held_out)
             run.write_validation(proof)
-            measured = answers(manifest.task, proof.logits, job.encoder)
+            measured = answers(manifest.task, proof.unseen, job.encoder)
             result = FinetuneResult(
                 run=str(run.path),
                 task=manifest.task,
@@ -320,6 +343,8 @@ def finetune(
                 val_accuracy=best.val_accuracy,
                 val_loss=best.val_loss,
                 val_figures=figures(manifest.task, proof.labels, measured) if len(val_rows) else {},
+                lr=job.args.lr,
+                refit=args.refit,
                 train_samples=len(train_rows),
                 val_samples=len(val_rows),
                 duplicates=duplicates,

@@ -10,7 +10,7 @@ from edgetl.artifacts import MANIFEST, Artifacts, load_artifacts
 from edgetl.deployed import DeployedModel
 from edgetl.deployment.compose import run_hash, samples_hash
 from edgetl.errors import ArtifactsError, EdgetlError, RunError
-from edgetl.run import ARGS, BEST, LAST, METRICS, RESULTS, SAMPLES, VALIDATION, Run
+from edgetl.run import ARGS, BEST, FINAL, LAST, METRICS, RESULTS, SAMPLES, VALIDATION, Run
 from edgetl.runs import is_finished
 
 
@@ -67,8 +67,10 @@ def _run(path: Path, prepared: Artifacts | None) -> Verified:
     if (path / SAMPLES).is_file() and storage.sha256_file(path / SAMPLES) != args.samples_sha256:
         raise RunError(f"{path / SAMPLES} is not the one that {ARGS} names: repeat the first command with --resume")
     checked.append(f"{SAMPLES}, of {sum(run.count_samples().values())} samples, has the SHA-256 that {ARGS} holds")
-    for name in (BEST, LAST):
+    for name in (BEST, LAST, FINAL):
         found = run.read_checkpoint(name)
+        if found is None and name == FINAL:
+            continue
         if found is None:
             unchecked.append(f"{name} is not there: the run has not begun")
             continue
@@ -82,7 +84,9 @@ def _run(path: Path, prepared: Artifacts | None) -> Verified:
     if (path / VALIDATION).is_file():
         checked.append(f"the logits of {len(run.read_validation().paths)} samples have the SHA-256 at their end")
         if not is_finished(run.read_metrics(), run.read_results()) and not run.is_proven():
-            unchecked.append(f"{VALIDATION} is not of the weights in {BEST}: the run went on and is not finished")
+            unchecked.append(
+                f"{VALIDATION} is not of the weights in {run.deployed_weights()}: the run went on and is not finished"
+            )
     else:
         unchecked.append(f"{VALIDATION} is not there: the run is not finished")
     if prepared is None and (Path(args.artifacts) / MANIFEST).is_file():

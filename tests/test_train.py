@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_pictures
+from conftest import engines, write_pictures
 
 from edgetl import deploy, finetune
 from edgetl.errors import ArtifactsError, DataError, EdgetlError, EngineError, RunError
-from edgetl.events import EpochEnd, Event, Note
-from edgetl.run import BEST, LAST, Checkpoint, Run
+from edgetl.events import EpochEnd, EpochProgress, Event, Note
+from edgetl.run import BEST, FINAL, LAST, Checkpoint, Run
 
 
 def last(run: Path) -> Checkpoint:
@@ -189,7 +189,7 @@ def test_ctrl_c_says_how_to_resume(digits: Path, digits_artifacts: Path, tmp_pat
 
 def test_resume_refuses_other_settings_and_other_data(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(digits / "train", tmp_path / "data"))
-    finetune(digits_artifacts, data, out=tmp_path / "run", epochs=1)
+    finetune(digits_artifacts, data, out=tmp_path / "run", epochs=1, lr=0.001)
     with pytest.raises(RunError, match=r"lr was 0.001 and is now 0.1"):
         finetune(digits_artifacts, data, out=tmp_path / "run", epochs=2, lr=0.1, resume=True)
     next((data / "6").iterdir()).unlink()
@@ -293,8 +293,8 @@ def test_training_begins_where_the_closed_form_ends(train: Callable[..., Any], t
     "options",
     [
         {"schedule": "cosine", "warmup": 0.2},
-        {"lr": None},
-        {"init": "ridge", "lr": None, "patience": 3},
+        {"lr": "search"},
+        {"init": "ridge", "lr": "search", "patience": 3},
         {"label_smoothing": 0.1, "class_weights": "balanced"},
         {"optimizer": "sgd", "clip_norm": 0.5, "micro_batch": 7},
         {"augment": "strong", "views": 2, "cache_precision": "float16"},
@@ -329,11 +329,92 @@ def test_it_stops_when_nothing_gets_better(train: Callable[..., Any], tmp_path: 
 
 
 def test_a_rate_is_found(train: Callable[..., Any], tmp_path: Path) -> None:
-    train("found", lr=None, epochs=5)
+    train("found", lr="search", epochs=5)
     rate = Run(tmp_path / "found").read_args().lr
     train("low", lr=1e-5, epochs=5)
     assert 1e-3 <= rate <= 1e-1
     assert history(tmp_path / "found")[-1].train_loss < history(tmp_path / "low")[-1].train_loss
+
+
+@pytest.mark.parametrize("init", ["zero", "ridge"])
+@pytest.mark.parametrize("engine", engines())
+def test_what_is_deployed_was_trained_on_all_samples_for_as_many_epochs_as_were_best(
+    train: Callable[..., Any], tmp_path: Path, init: str, engine: str
+) -> None:
+    result = train("split", init=init, engine=engine, augment="light", views=1)
+    assert result.refit
+    assert (result.train_samples, result.val_samples) == (64, 16)
+    train("all", init=init, engine=engine, augment="light", views=1, val_fraction=0, epochs=result.best_epoch)
+    expected = last(tmp_path / "all").parameters
+    found = Run(tmp_path / "split").deployed_parameters()
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name])
+    # what was measured is of weights that the validation samples did not train
+    kept = Run(tmp_path / "split").read_validation()
+    assert kept.held_out is not None
+    accuracy = float((kept.held_out.argmax(1) == kept.labels).mean())
+    assert accuracy == result.val_accuracy == result.val_figures["accuracy"]
+    deployed = deploy(tmp_path / "split", out=tmp_path / "m.onnx")
+    assert not deployed.held_out
+    assert deployed.largest_difference < 1e-4
+
+
+def test_training_on_all_samples_goes_on_where_it_was_stopped(train: Callable[..., Any], tmp_path: Path) -> None:
+    whole = train("whole", epochs=6, patience=None)
+    assert whole.best_epoch > 1
+    steps = -(-80 // Run(tmp_path / "whole").read_args().batch_size)
+
+    def stop(event: Event) -> None:
+        # the last step of an epoch before the last, when all samples train
+        if isinstance(event, EpochProgress) and event.steps == steps and event.epoch == 2 and event.step == steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped", epochs=6, on_event=stop)
+    final = Run(tmp_path / "stopped").read_checkpoint(FINAL)
+    assert final is not None
+    assert final.epoch == 1
+    assert Run(tmp_path / "stopped").deployed_weights() == BEST
+    train("stopped", epochs=6, resume=True)
+    for name, value in Run(tmp_path / "whole").deployed_parameters().items():
+        np.testing.assert_array_equal(value, Run(tmp_path / "stopped").deployed_parameters()[name])
+
+
+def test_given_validation_data_never_train(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    given = finetune(digits_artifacts, digits / "train", out=tmp_path / "a", epochs=1, val=digits / "test")
+    refused = finetune(digits_artifacts, digits / "train", out=tmp_path / "b", epochs=1, refit=False)
+    asked = finetune(digits_artifacts, digits, out=tmp_path / "c", epochs=1, refit=True)
+    none = finetune(digits_artifacts, digits / "train", out=tmp_path / "d", epochs=1, val_fraction=0, refit=True)
+    assert (given.refit, refused.refit, asked.refit, none.refit) == (False, False, True, False)
+    assert [(tmp_path / name / FINAL).is_file() for name in "abcd"] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 7, 64])
+def test_the_loss_under_class_weights_is_one_mean_over_all_samples(
+    digits: Path, digits_artifacts: Path, tmp_path: Path, micro_batch: int
+) -> None:
+    """`Σ c[y]·ℓ / Σ c[y]`, whatever is computed at once."""
+    data = Path(shutil.copytree(digits / "train", tmp_path / "data"))
+    for label, kept in (("7", 5), ("9", 10)):
+        for file in sorted((data / label).iterdir())[kept:]:
+            file.unlink()
+    result = finetune(
+        digits_artifacts,
+        data,
+        out=tmp_path / "run",
+        class_weights="balanced",
+        val_fraction=0.4,
+        epochs=2,
+        micro_batch=micro_batch,
+    )
+    kept = Run(tmp_path / "run").read_validation()
+    labels = [sample.label for sample in Run(tmp_path / "run").read_samples() if sample.part == "train"]
+    counts = np.array([labels.count(name) for name in Run(tmp_path / "run").read_args().labels])
+    weights = (len(labels) / len(counts) / counts)[kept.labels]
+    logits = kept.unseen.astype(np.float64)
+    losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(logits)), kept.labels]
+    assert result.val_loss == pytest.approx((weights * losses).sum() / weights.sum(), rel=1e-5)
 
 
 def test_balanced_weights_help_the_rare(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:

@@ -93,7 +93,8 @@ def deploy(
             pushed = push(out, to, ssh_options=joined(port, identity, options), on_event=display)
             result = replace(result, model=pushed.destination)
     name, value = next(iter(result.figures.items()))
-    verified = f"  verified on {result.verified_samples} samples: {figure(name, value)}"
+    seen = "" if result.held_out else ", which trained in the end"
+    verified = f"  verified on {result.verified_samples} samples{seen}: {figure(name, value)}"
     if result.figures_before[name] != value:
         verified += f" ({shown(name, result.figures_before[name])} before)"
     if result.compared.worse or result.compared.better:

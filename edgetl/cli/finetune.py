@@ -8,7 +8,6 @@ import click
 
 from edgetl import choices, defaults
 from edgetl.cli.options import (
-    auto_or,
     decode_option,
     device_option,
     input_option,
@@ -16,6 +15,7 @@ from edgetl.cli.options import (
     label_option,
     memory_option,
     number,
+    number_or,
     numbers,
     provider_options,
     threads_option,
@@ -47,11 +47,12 @@ from edgetl.figures import figure, metrics_of
 )
 @click.option(
     "--lr",
-    default=f"{defaults.LEARNING_RATE:g}",
+    default=defaults.RATE,
     show_default=True,
-    metavar="RATE|auto",
-    callback=auto_or("lr"),
-    help="Learning rate, the schedule's largest; auto tries several.",
+    metavar="RATE|auto|search",
+    callback=number_or("lr", {word: word for word in choices.RATES}),
+    help="Largest learning rate. auto chooses it for what trains: a head alone, or pretrained layers as well. search "
+    "tries several on the training samples.",
 )
 @click.option(
     "--init",
@@ -60,18 +61,28 @@ from edgetl.figures import figure, metrics_of
     show_default=True,
     help="How a new head begins: at zero, or in closed form from the features.",
 )
-@click.option("--schedule", type=click.Choice(choices.SCHEDULES), default=defaults.SCHEDULE, show_default=True)
+@click.option(
+    "--schedule",
+    type=click.Choice(choices.AUTO_SCHEDULES),
+    default=defaults.SCHEDULE,
+    show_default=True,
+    help="How the learning rate changes. auto is constant for a head alone, and linear where pretrained layers train.",
+)
 @click.option(
     "--warmup",
     type=number("warmup"),
-    default=defaults.WARMUP,
-    show_default=True,
-    help="Share of all steps over which the rate rises.",
+    help="Share of all steps over which the rate rises.  [default: 0.1 where pretrained layers train, otherwise 0]",
 )
 @click.option(
     "--metric",
     type=click.Choice(list(dict.fromkeys(name for task in choices.TASKS for name in metrics_of(task)))),
     help="By what the best epoch is chosen.  [default: accuracy, macro_f1 or r2, by the task]",
+)
+@click.option(
+    "--refit/--no-refit",
+    default=None,
+    help="Train again on all samples, those that validated included, for as many epochs as were best.  [default: for a "
+    f"head alone, or fewer than {defaults.REFIT_BELOW} samples, unless validation data are given]",
 )
 @click.option("--patience", type=number("patience"), help="Stop after so many epochs without a better one.")
 @click.option("--label-smoothing", type=number("label_smoothing"), default=0.0, show_default=True)
@@ -132,7 +143,7 @@ from edgetl.figures import figure, metrics_of
     default="auto",
     show_default=True,
     metavar="auto|N",
-    callback=auto_or("micro_batch"),
+    callback=number_or("micro_batch", {"auto": None}),
     help="Samples computed at once; their gradients are added up over a batch, which is the same step in less memory.",
 )
 @label_option
@@ -168,7 +179,15 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
         f"in {result.seconds:.1f} s and {result.peak_rss_mb:.0f} MB",
         *outline.others(result.val_figures, result.metric),
         f"  {result.train_samples} samples to train and {result.val_samples} to validate, "
-        f"{len(result.rejected)} left out",
+        f"{len(result.rejected)} left out; learning rate {result.lr:g}",
+        *(
+            [
+                f"  then trained on all {result.train_samples + result.val_samples} in the same way, "
+                f"{result.best_epoch} epochs, for deploying"
+            ]
+            if result.refit
+            else []
+        ),
         f"  features {result.feature_seconds:.1f} s ({speed}), training {result.training_seconds:.1f} s, "
         f"engine {result.engine}",
         *outline.placements(result.placement),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -150,19 +150,19 @@ def picture_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[-1])
 
 
-def auto_or(name: str) -> Callable[[click.Context, click.Parameter, str], Any]:
-    """The callback of such an option that may be `auto`, too, which is given as None."""
+def number_or(name: str, words: Mapping[str, Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """The callback of such an option that may be a word, too, which is given as what it stands for."""
 
     def read(_: click.Context, parameter: click.Parameter, text: str) -> Any:
-        if text == "auto":
-            return None
+        if text in words:
+            return words[text]
         try:
             value = int(text) if RANGES[name].whole else float(text)
         except ValueError:
             value = None
         if value not in RANGES[name]:
             kind = "whole number" if RANGES[name].whole else "number"
-            message = f"{text[:60]!r} is neither auto nor a {kind} between {RANGES[name]}"
+            message = f"{text[:60]!r} is neither {', '.join(words)} nor a {kind} between {RANGES[name]}"
             raise click.BadParameter(message, param_hint=parameter.opts[0])
         return value
 

@@ -26,7 +26,7 @@ from edgetl.errors import DataError, DeployError, RunError, one_sentence
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import decoder_of
 from edgetl.figures import called, shown
-from edgetl.run import BEST, Run, RunArgs, Validation
+from edgetl.run import Run, RunArgs, Validation
 from edgetl.seal import seal_model
 from edgetl.targets import TargetEncoder, answers, figures
 
@@ -51,6 +51,8 @@ class DeployResult:
             `verified_samples` samples.
         figures: of the file on those samples (the run's validation data), by name; `figures_before` are
             those of the training engine's logits.
+        held_out: whether those samples did not train. After training on all samples they did, and the figures
+            tell what the file has lost, not how good it is; that is in the run.
         drop: what the task's first figure lost, in points (hundredths); negative where it gained.
         compared: answer by answer with the training engine's.
         accuracy: the accuracy among the figures, if there is one.
@@ -68,6 +70,7 @@ class DeployResult:
     largest_difference: float
     figures: dict[str, float | None]
     figures_before: dict[str, float | None]
+    held_out: bool
     drop: float | None
     compared: Comparison
     accuracy: float | None
@@ -121,20 +124,18 @@ def deploy(
     format = format or ("ort" if target.suffix == ".ort" else "onnx")
     form = _checked(precision, quantize_head, max_drop, input, batch, format)
     args = source.read_args()
-    best = source.read_checkpoint(BEST, engine_state=False)
-    if best is None:
-        raise RunError(f"{source.path} holds no {BEST}: continue the run with 'edgetl finetune … --resume'")
+    best, parameters = source.read_best(), source.deployed_parameters()
     prepared = load_artifacts(Path(artifacts or args.artifacts))
     if prepared.sha256 != args.artifacts_sha256:
         raise RunError(f"{prepared.path} is not the prepared directory that {source.path} was trained from")
-    validation = proof_of(source, args, prepared, best.parameters, threads, on_event)
+    validation = proof_of(source, args, prepared, parameters, threads, on_event)
     runtime.utf8_path(target)
     if target.is_dir():
         raise DeployError(f"{target} is a folder: give --out the name of a file, such as {target / 'model.onnx'}")
 
     on_event(Stage("composing" if precision != "int8" else "composing and quantising"))
     with one_sentence(DeployError, f"the graphs of {prepared.path} cannot be composed, prepare it anew"):
-        model = compose(prepared, best.parameters, args, form, partial(_calibration, prepared, args, validation))
+        model = compose(prepared, parameters, args, form, partial(_calibration, prepared, args, validation))
     tokenizer_file = None
     if prepared.manifest.text is not None and prepared.file(TOKENIZER).stat().st_size > MAX_EMBEDDED_TOKENIZER:
         tokenizer_file = f"{target.stem}.{TOKENIZER}"
@@ -171,6 +172,7 @@ def deploy(
         largest_difference=float(np.abs(logits - validation.logits).max()),
         figures=measured,
         figures_before=before,
+        held_out=validation.held_out is None,
         drop=compared.drop,
         compared=compared,
         accuracy=measured.get("accuracy"),

@@ -26,7 +26,7 @@ from edgetl.deployed import (
 )
 from edgetl.errors import DeployError
 from edgetl.events import EpochEnd
-from edgetl.run import BEST, Run, RunArgs
+from edgetl.run import Run, RunArgs
 from edgetl.runs import is_finished
 
 if TYPE_CHECKING:
@@ -219,9 +219,9 @@ def describe(
 
 
 def run_hash(run: Run) -> str:
-    """A hash of a run's settings and of its best weights."""
+    """A hash of a run's settings and of its weights to deploy."""
     found = hashlib.sha256(json.dumps(schema.to_json(run.read_args()), sort_keys=True).encode())
-    found.update((run.path / BEST).read_bytes())
+    found.update((run.path / run.deployed_weights()).read_bytes())
     return found.hexdigest()
 
 

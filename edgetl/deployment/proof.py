@@ -21,7 +21,7 @@ from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.features import decoder_of, extract_features
 from edgetl.loop import Job, prove
 from edgetl.providers import Provider
-from edgetl.run import LAST, Run, RunArgs, UsedSample, Validation
+from edgetl.run import FINAL, LAST, Run, RunArgs, UsedSample, Validation
 from edgetl.runs import is_finished
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def proof_of(
     """Return what a finished run has kept; of one that is not finished it is computed here, and not kept.
 
     Args:
-        parameters: the best epoch's.
+        parameters: those to deploy.
 
     Raises:
         RunError: it has finished no epoch, or lacks what it should have kept.
@@ -60,7 +60,8 @@ def proof_of(
     if run.is_proven():
         return run.read_validation()
     on_event(Stage("computing with the best epoch's weights"))
-    return prove(_job(run, args, prepared, threads, on_event), parameters)
+    held_out = run.read_best().parameters if run.deployed_weights() == FINAL else None
+    return prove(_job(run, args, prepared, threads, on_event), parameters, held_out)
 
 
 def _job(run: Run, args: RunArgs, prepared: Artifacts, threads: int, on_event: OnEvent) -> Job:

@@ -14,7 +14,7 @@ import numpy as np
 from edgetl import metrics
 from edgetl.errors import RunError
 from edgetl.figures import leading
-from edgetl.run import ARGS, BEST, VALIDATION, EpochResult, Run, RunArgs
+from edgetl.run import ARGS, VALIDATION, EpochResult, Run, RunArgs
 from edgetl.runs import Origin, best_result, is_finished, origin_of
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def gather(run: Run) -> Findings:
     # of a run that is being continued it is of an earlier best epoch
     proven = finished and counts["val"] > 0 and (run.path / VALIDATION).is_file()
     validated = args.task == "classification" and proven
-    weights = run.path / BEST
+    weights = run.path / run.deployed_weights()
     return Findings(
         path=run.path,
         args=args,
@@ -177,12 +177,12 @@ def measure(run: Run, classes: int) -> Measured:
     """
     validation = run.read_validation()
     truth = validation.labels
-    sizes = {len(truth), len(validation.paths), len(validation.digests), len(validation.logits)}
-    if sizes != {len(truth)} or validation.logits.shape[1:] != (classes,) or not _within(truth, classes):
+    sizes = {len(truth), len(validation.paths), len(validation.digests), len(validation.unseen)}
+    if sizes != {len(truth)} or validation.unseen.shape[1:] != (classes,) or not _within(truth, classes):
         raise RunError(f"{run.path / VALIDATION} does not fit the run's {ARGS}: start the run anew with --force")
-    predicted = validation.logits.argmax(axis=1).astype(np.int64)
+    predicted = validation.unseen.argmax(axis=1).astype(np.int64)
     wrong = np.flatnonzero(predicted != truth)
-    given, said = _probabilities(validation.logits, wrong, truth[wrong], predicted[wrong])
+    given, said = _probabilities(validation.unseen, wrong, truth[wrong], predicted[wrong])
     # the names of windows have their times
     names = {sample.digest: sample.name for sample in run.read_samples()} if validation.spans else {}
     return Measured(
