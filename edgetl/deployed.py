@@ -18,7 +18,7 @@ from edgetl import defaults, metrics, runtime, schema, seal, storage
 from edgetl.artifacts import AudioPreprocessing, Preprocessing, TensorSpec, TextPreprocessing, check_preprocessing
 from edgetl.choices import DECODINGS, INPUTS, MODALITIES, TASKS, check_choice
 from edgetl.data import Sample, Samples, Wanted, open_inputs, open_measured
-from edgetl.data.audio import is_silent, middle
+from edgetl.data.audio import is_silent
 from edgetl.data.checks import contradictions, missing
 from edgetl.data.decode import AUDIO, Decoder, enough_pixels, open_decoder
 from edgetl.data.depth import PixelRange
@@ -543,7 +543,7 @@ def _run_all(deployed: DeployedModel, samples: Sequence[Sample], threads: int) -
                 answer, logits = deployed(decoded)
         except DataError as error:
             return _Outcome(None, None, digest, str(error))
-        silent = decode.audio is not None and is_silent(middle(decoded[AUDIO], decode.audio.samples))
+        silent = decode.audio is not None and is_silent(decoded[AUDIO])
         return _Outcome(answer, logits, digest, "", silent)
 
     with warnings.catch_warnings():

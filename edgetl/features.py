@@ -657,9 +657,12 @@ class _Extractor:
             return Rejected(sample.name, str(error))
 
     def _preprocessed(self, content: bytes, span: Span | None, digest: bytes) -> dict[str, NDArray[Any]]:
-        decoded = self._decode(content, span)
-        if self._views is not None:
-            decoded = self._views.make(decoded, digest)
+        if self._views is None:
+            decoded = self._decode(content, span)
+        else:
+            # a view may be moved, so what lies around the middle matters
+            whole = self._decode.whole(content) if span is None else self._decode(content, span)
+            decoded = self._views.make(whole, digest)
         return dict(zip(self._inputs, self._preprocess.run(self._inputs, decoded), strict=True))
 
 

@@ -101,12 +101,6 @@ class Recording:
         return mono.astype(np.float32)
 
 
-def middle(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """Return the middle `count` of `[samples]`, or all if there are fewer, as `preprocess.onnx` takes them."""
-    start = max(0, len(values) - count) // 2
-    return values[start : start + count]
-
-
 def is_silent(values: NDArray[np.float32]) -> bool:
     """Whether the deviation of `[samples]`, full scale ±1, is below `defaults.SILENCE_DB`."""
     return float(values.std(dtype=np.float64)) < 10 ** (defaults.SILENCE_DB / 20)

@@ -55,6 +55,7 @@ class Decoder:
     """From a sample's content to the inputs of `preprocess.onnx`; raises DataError without the sample's name.
 
     Attributes:
+        whole: decodes all of a sample.
         extent: of a sample that may be longer than what the network takes; None where there are none.
         audio: of recordings, which can be decoded in parts.
     """
@@ -64,10 +65,19 @@ class Decoder:
     audio: AudioPreprocessing | None = None
 
     def __call__(self, content: bytes, span: Span | None = None) -> dict[str, NDArray[Any]]:
-        """Return the inputs for a sample, or for a part of a recording."""
-        if span is None or self.audio is None:
+        """Return the inputs for a sample, or for a part of a recording.
+
+        Of a whole recording that is longer than what the network hears it is the middle, as `preprocess.onnx` takes
+        it: an hour in memory would take a gigabyte.
+        """
+        if self.audio is None:
             return self.whole(content)
-        return {AUDIO: open_wav(content).read(self.audio.sample_rate, *span)}
+        recording = open_wav(content)
+        if span is None:
+            count = recording.length(self.audio.sample_rate)
+            start = max(0, count - self.audio.samples) // 2
+            span = start, min(count, start + self.audio.samples)
+        return {AUDIO: recording.read(self.audio.sample_rate, *span)}
 
 
 def open_decoder(

@@ -143,6 +143,16 @@ def test_a_window_is_decoded_and_known_by_itself(decode: Decoder, tmp_path: Path
     assert read(samples[0])[1] not in digests
 
 
+@pytest.mark.parametrize("count", [RATE // 2, RATE, RATE + 1, 3 * RATE + 1])
+@pytest.mark.parametrize("rate", [RATE, 44100])
+def test_of_a_whole_recording_the_middle_is_decoded(decode: Decoder, count: int, rate: int) -> None:
+    content = wav(np.random.default_rng(0).uniform(-0.9, 0.9, count * rate // RATE), 2, rate)
+    whole, heard = decode.whole(content)[AUDIO], decode(content)[AUDIO]
+    assert len(heard) == min(len(whole), RATE)
+    start = (len(whole) - len(heard)) // 2
+    np.testing.assert_array_equal(heard, whole[start : start + len(heard)])
+
+
 def test_texts_that_are_cut_are_told() -> None:
     tokenizers = pytest.importorskip("tokenizers")
     from tokenizers import models, pre_tokenizers, processors

@@ -318,7 +318,7 @@ def test_windows_of_long_recordings(source: Path, tmp_path: Path) -> None:
     assert (middle.start, middle.end, middle.silent) == (None, None, False)
     assert middle.top == found[2].top  # of three seconds, from the first to the second
     model = DeployedModel(tmp_path / "model.onnx")
-    slid = list(model.slide(model.decode(path.read_bytes())["audio"], hop=0.5))
+    slid = list(model.slide(model.decode.whole(path.read_bytes())["audio"], hop=0.5))
     assert [answer.max() for _, _, answer, _ in slid] == [item.probability for item in found]
     assert [(start, end) for start, end, _, _ in slid] == [(item.start, item.end) for item in found]
     with pytest.raises(DataError, match=r"--window of at most 1"):
