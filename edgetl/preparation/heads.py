@@ -371,9 +371,11 @@ def _find(graph: onnx.GraphProto, reader: _Reader, head: str | None) -> _Way:
 
 def _named(reader: _Reader, ways: Mapping[str, _Way], head: str) -> _Way:
     """Return the way to the layer of a name, whatever lies between it and an output."""
-    if head in ways and ways[head].layers:
-        return ways[head]
-    chosen = [layer for layer in reader.layers if head in reader.names(layer)]
+    wanted = {head, f"{head}_"}  # what edgetl's own graphs call something is renamed so
+    for name, way in ways.items():
+        if name in wanted and way.layers:
+            return way
+    chosen = [layer for layer in reader.layers if not wanted.isdisjoint(reader.names(layer))]
     if len(chosen) > 1:
         exact = [layer for layer in chosen if head == reader.label(layer)]
         chosen = exact or chosen

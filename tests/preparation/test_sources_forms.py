@@ -312,6 +312,15 @@ def test_what_is_made_of_scores_does_not_hide_the_classifier(name: str, tmp_path
     assert [node.op_type for node in network.model.graph.node][-3:] == ["Reshape", "Flatten", "Gemm"]
 
 
+@pytest.mark.parametrize("name", ["classifier", "classifier.weight", "scores", "probabilities"])
+def test_the_head_has_many_names(name: str, tmp_path: Path) -> None:
+    """Its module's, its weight's, its own, and that of the output that it leads to, which edgetl renames."""
+    layers: list[Layer] = [("Softmax", ["scores"], ["probabilities"], {}), ("Relu", ["active"], ["other"], {})]
+    loaded, _ = load(model([*BODY, *layers], ["probabilities", "other"]), tmp_path)
+    network = replace_head(loaded.model, 3, loaded.parameters, name)
+    assert network.head == ("classifier.weight", "classifier.bias")
+
+
 def test_operators_outside_the_standard_that_matter_are_named(tmp_path: Path) -> None:
     layers = [("FusedConv", *BODY[0][1:3], {"activation": "Relu"}), *BODY[2:]]  # type: ignore[misc]
     layers[1] = ("GlobalAveragePool", ["conv"], ["pooled"], {})
