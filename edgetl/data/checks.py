@@ -52,7 +52,7 @@ def contradictions(
     )
     more = f"; and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
     contents = "1 content has" if len(pairs) == 1 else f"{len(pairs)} contents have"
-    return f"{contents} more than one label, of which only one can be right: {told}{more}"
+    return f"{contents} more than one label, which contradict each other: {told}{more}"
 
 
 def _label(label: Any, names: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ def test_only_groups_with_several_labels_are_at_odds() -> None:
 def test_contradictions_are_told() -> None:
     digests = [b"1", b"2", b"1", b"2", b"3"]
     assert contradictions(digests, np.array([0, 1, 2, 1, 1]), NAMES, str) == (
-        "1 content has more than one label, of which only one can be right: 0 is 'a', and 2 is 'c'"
+        "1 content has more than one label, which contradict each other: 0 is 'a', and 2 is 'c'"
     )
     assert contradictions(digests, np.array([0, 1, 0, 1, 1]), NAMES, str) is None
     assert contradictions([], np.empty(0, np.int64), NAMES, str) is None
