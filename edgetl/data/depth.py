@@ -35,6 +35,7 @@ _HEAD = 32
 _PNG = b"\x89PNG\r\n\x1a\n"
 # those that may hold more than 8 bits and do not say so at a fixed place: TIFF, JPEG 2000, PGM, PFM
 _PERHAPS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"P5", b"Pf", b"PF")
+_SIXTEEN_BITS = ("PNG", "PPM")  # at most, though Pillow 10 has room for 32
 _SHALLOW = (".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # a thousand files need not be opened to see it
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
@@ -129,7 +130,7 @@ def deep_values(image: Image.Image, data: bytes, pixel_range: PixelRange | None)
         DataError: nothing says which numbers are black and white.
     """
     tiles = list(image.tile) if hasattr(image, "tile") else []
-    if image.mode in ("I", "F") and pixel_range is None:
+    if image.mode in ("I", "F") and pixel_range is None and image.format not in _SIXTEEN_BITS:
         raise DataError(
             f"has pixels of mode {image.mode}, which have no agreed range: save it as 8-bit, or train with such "
             "pictures, too, whose range is then kept"

@@ -88,6 +88,12 @@ def test_fractions_and_32_bits() -> None:
     np.testing.assert_array_equal(read_rgb(encoded(depths, "TIFF"), pixel_range=(-1000, 1000))[0, :, 0], [0, 127, 255])
 
 
+def test_a_declared_maximum_is_kept() -> None:
+    # PGM says what is white, and Pillow scales by it
+    data = b"P5 3 1 1023\n" + np.array([0, 512, 1023], ">u2").tobytes()
+    np.testing.assert_array_equal(read_rgb(data)[0, :, 0], [0, 128, 255])
+
+
 def test_sixteen_bits_are_cut_as_ever() -> None:
     values = np.array([0, 255, 256, 65535], np.uint16)
     for given in (None, FULL_RANGE):
