@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from edgetl.verification import verify as verify
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(importlib.import_module(_EXPORTS[name]), name)

@@ -18,10 +18,11 @@ import numpy as np
 from edgetl import defaults, schema, storage
 from edgetl.choices import BACKBONE_PRECISIONS, LOSSES, MODALITIES, OPTIMIZERS, TASKS
 from edgetl.errors import ArtifactsError, first_line
+from edgetl.kinds import MANIFEST as MANIFEST
+from edgetl.kinds import PREPARED, mistaken
 from edgetl.seal import SealError, seal_json, unseal_json
 
 SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
 
 TOKENIZER = "tokenizer.json"
 PREPROCESS = "preprocess.onnx"
@@ -381,9 +382,7 @@ def load_artifacts(path: Path) -> Artifacts:
             f"{str(path)!r} cannot be read ({first_line(error)}): give a directory that 'edgetl prepare' made"
         ) from None
     if not is_prepared:
-        raise ArtifactsError(
-            f"{path} is not a prepared directory (it holds no {MANIFEST}): make one with 'edgetl prepare'"
-        )
+        raise ArtifactsError(mistaken(path, PREPARED))
     text = manifest_file.read_bytes()
     manifest = _parse(manifest_file, text)
     for name, digest in manifest.files.items():

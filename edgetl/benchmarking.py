@@ -20,6 +20,7 @@ import numpy as np
 
 from edgetl import defaults, runtime, schema
 from edgetl.errors import DeployError, EdgetlError
+from edgetl.kinds import ONNX, mistaken
 from edgetl.providers import Provider, open_placed, resolve_provider
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ def benchmark(
     Raises:
         DeployError, EngineError: it is no model, or the provider refuses it.
     """
-    if not Path(model).is_file():
-        raise DeployError(f"{model} does not exist: give an ONNX model, such as one that 'edgetl deploy' wrote")
+    if not Path(model).is_file() or Path(model).suffix.lower() not in (".onnx", ".ort"):
+        raise DeployError(mistaken(model, ONNX))
     resolve_provider(provider, provider_options, allow_fallback=allow_fallback)
     job = {
         "model": str(model),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 from edgetl.errors import EdgetlError
+from edgetl.suggest import did_you_mean
 
 TASKS = {
     "classification": ("cross_entropy",),
@@ -108,7 +109,8 @@ def check_choice(what: str, value: object, choices: Collection[str]) -> None:
         EdgetlError: it names `what`, the value and the choices.
     """
     if value not in choices:
-        raise EdgetlError(f"there is no {what} {value!r}: choose one of {', '.join(choices)}")
+        hint = did_you_mean(str(value), choices) or f": choose one of {', '.join(choices)}"
+        raise EdgetlError(f"there is no {what} {value!r}{hint}")
 
 
 def check_range(what: str, value: float, low: float, high: float) -> None:

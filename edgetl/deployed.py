@@ -27,6 +27,7 @@ from edgetl.data.sample import Reader
 from edgetl.data.survey import survey, windows_of
 from edgetl.errors import DataError, DeployError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, Stage, ignore
+from edgetl.kinds import MODEL, look_at, mistaken
 from edgetl.providers import PlacedSession, Provider, open_placed, resolve_provider
 from edgetl.targets import figures
 
@@ -104,6 +105,16 @@ def _check(about: _About, session: PlacedSession) -> None:
 class DeployedModel:
     """A model written by `deploy`: one sample in, probabilities (or numbers) and logits out.
 
+        model = edgetl.DeployedModel("photos.onnx")
+        probabilities, logits = model(pixels)  # [height, width, 3] uint8, RGB, upright
+        print(model.labels[probabilities.argmax()])
+
+    Args:
+        path: the file.
+        threads: how many cores compute.
+        provider: an execution provider as `edgetl.providers.resolve_provider` returns it; default the CPU.
+        on_event: receives `Note` where something is to be known.
+
     Attributes:
         path: the file.
         task, modality: as in `edgetl.artifacts.Manifest`.
@@ -131,8 +142,8 @@ class DeployedModel:
         if decode is not None:
             check_choice("decode", decode, DECODINGS)
         self.path = Path(path)
-        if not self.path.is_file():
-            raise DeployError(f"{self.path} does not exist: write it with 'edgetl deploy RUN --out {self.path}'")
+        if not self.path.is_file() or look_at(self.path).what not in ("", MODEL):
+            raise DeployError(mistaken(self.path, MODEL))
         try:
             seal.check_file(self.path)
         except seal.SealError as error:
@@ -161,27 +172,32 @@ class DeployedModel:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """See above."""
+        """Names of the outputs, in their order."""
         return self._about.labels
 
     @property
     def task(self) -> str:
-        """See above."""
+        """`classification` (one class each), `multilabel` (any number of them) or `regression` (numbers)."""
         return self._about.task
 
     @property
     def modality(self) -> str:
-        """See above."""
+        """What a sample is: `image`, `audio`, `text` or `array`."""
         return self._about.modality
 
     @property
     def batch(self) -> int | None:
-        """See above."""
+        """How many samples the file takes at once, if their number is fixed; None if any number, or one sample."""
         return self._about.batch
 
     @cached_property
     def decode(self) -> Decoder:
-        """See above."""
+        """A function from a sample's content (bytes of a file, a text, an array) to the model's inputs by name.
+
+        Raises:
+            DeployError: the tokenizer that belongs beside the file is missing, or another.
+            DataError: the library `tokenizers`, which texts need, is not installed.
+        """
         tokenizer = self._tokenizer
         about = self._about
         if tokenizer is None and about.text is not None:
@@ -207,7 +223,7 @@ class DeployedModel:
 
     @property
     def audio(self) -> AudioPreprocessing | None:
-        """See above."""
+        """How recordings are prepared, with `sample_rate` in Hz and `seconds`; None of other modalities."""
         return self._about.audio
 
     @property

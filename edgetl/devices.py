@@ -13,6 +13,7 @@ from typing import Any
 from edgetl import choices, defaults, runtime, schema
 from edgetl.errors import DeviceError
 from edgetl.machine import memory_mb, this_machine
+from edgetl.suggest import did_you_mean, similar_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,10 +83,10 @@ def load_device(name: str) -> Device:
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        raise DeviceError(
-            f"there is no device {name!r}: choose one of {', '.join(device_names())}, or give a file such as "
-            "./mine.toml"
-        ) from None
+        known = device_names()
+        hint = similar_path(Path(name)) if Path(name) == file else did_you_mean(name, known)
+        choose = f": choose one of {', '.join(known)}, or give a file such as ./mine.toml"
+        raise DeviceError(f"there is no device {name!r}{hint or choose}") from None
     except OSError as error:
         raise DeviceError(f"{file} cannot be read: {error.strerror}") from None
     return _parsed(file, content)

@@ -10,8 +10,10 @@ from edgetl.artifacts import MANIFEST, load_artifacts
 from edgetl.deployed import DeployedModel
 from edgetl.errors import EdgetlError
 from edgetl.figures import best_epoch
+from edgetl.kinds import MADE_BY_EDGETL, mistaken
 from edgetl.run import ARGS, LAST, Run
 from edgetl.runs import is_finished
+from edgetl.seal import is_sealed_model
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -43,9 +45,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "history": schema.to_json(last.history if last else ()),
             "metrics": metrics,
         }
-    if target.is_file():
+    if target.is_file() and is_sealed_model(target):
         model = DeployedModel(target)
         return {"kind": "model", "path": str(target), "bytes": target.stat().st_size, **model.provenance}
-    if not target.exists():
-        raise EdgetlError(f"{target} does not exist: give a prepared directory, a run, or a deployed model")
-    raise EdgetlError(f"{target} is no prepared directory, no run and no deployed model")
+    raise EdgetlError(mistaken(target, MADE_BY_EDGETL))

@@ -22,6 +22,7 @@ from edgetl.runtime import (
     session_source,
     utf8_path,
 )
+from edgetl.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +80,8 @@ def resolve_provider(
     name = name or "cpu"
     full = PROVIDERS.get(name.lower(), name)
     if full not in PROVIDERS.values():
-        raise EngineError(f"there is no provider {name!r}: choose one of {', '.join(PROVIDERS)}")
+        hint = did_you_mean(name, PROVIDERS) or f": choose one of {', '.join(PROVIDERS)}"
+        raise EngineError(f"there is no provider {name!r}{hint}")
     available = import_onnxruntime().get_available_providers()
     if full not in available:
         problem = f"{' and '.join(installed_distributions())} has no {full}, only {', '.join(available)}"

@@ -36,6 +36,8 @@ from edgetl.data.depth import PixelRange
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
 from edgetl.figures import metrics_of
+from edgetl.kinds import ARGS as ARGS
+from edgetl.kinds import RUN, mistaken
 from edgetl.npz import read_npz
 from edgetl.providers import CPU
 from edgetl.seal import check_file, seal_json, sealed_hash, unseal_json, write_sealed_npz
@@ -43,7 +45,6 @@ from edgetl.seal import check_file, seal_json, sealed_hash, unseal_json, write_s
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ARGS = "args.yaml"
 SAMPLES = "samples.csv"
 RESULTS = "results.csv"
 METRICS = "metrics.json"
@@ -208,7 +209,7 @@ class Run:
         """
         file = self.path / ARGS
         if not file.is_file():
-            raise RunError(f"{self.path} is not a run (it holds no {ARGS}): make one with 'edgetl finetune'")
+            raise RunError(mistaken(self.path, RUN))
         try:
             lines = [line.partition(": ") for line in file.read_text(encoding="utf-8").split("\n") if line]
             args = schema.from_json(RunArgs, unseal_json({name: json.loads(value) for name, _, value in lines}))

@@ -15,6 +15,7 @@ from edgetl.artifacts import BACKBONE, MANIFEST, PREPROCESS, TRAINABLE
 from edgetl.errors import RunError
 from edgetl.events import Note, OnEvent, ignore
 from edgetl.figures import best_epoch, demerit, leading
+from edgetl.kinds import RUNS, mistaken
 from edgetl.run import ARGS, EpochResult, Run, RunArgs
 
 
@@ -89,7 +90,7 @@ def compare_runs(directory: str | Path, *, sort: str = "metric", on_event: OnEve
     if sort not in SORTS:
         raise ValueError(f"sort is {sort!r}: choose one of {', '.join(SORTS)}")
     if not root.is_dir():
-        raise RunError(f"{root} is not a directory: give one that holds runs, such as the parent of finetune's --out")
+        raise RunError(mistaken(root, RUNS))
     found = []
     for path in _find(root):
         try:
@@ -97,7 +98,7 @@ def compare_runs(directory: str | Path, *, sort: str = "metric", on_event: OnEve
         except (RunError, OSError) as error:
             on_event(Note(f"left out {path}: {error}"))
     if not found:
-        raise RunError(f"no run lies in {root} or below it: 'edgetl finetune … --out {root / 'NAME'}' makes one")
+        raise RunError(mistaken(root, RUNS))
     found.sort(key=lambda run: run.name)
     return tuple(sorted(found, key=SORTS[sort]))
 

@@ -72,6 +72,20 @@ def seal_model(content: bytes) -> bytes:
     return content + hashlib.sha256(content).hexdigest().encode("ascii")
 
 
+def is_sealed_model(file: Path) -> bool:
+    """Return whether a file ends as one that `seal_model` made; its hash is not compared.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    length = len(_MODEL_TAIL) + _HEX
+    with open(file, "rb") as stream:
+        if stream.seek(0, os.SEEK_END) < length:
+            return False
+        stream.seek(-length, os.SEEK_END)
+        return stream.read(len(_MODEL_TAIL)) == _MODEL_TAIL
+
+
 def check_file(file: Path) -> None:
     """Compare the hash at the end of a file that `write_sealed_npz` or `seal_model` made.
 

@@ -10,8 +10,10 @@ from edgetl.artifacts import MANIFEST, Artifacts, load_artifacts
 from edgetl.deployed import DeployedModel
 from edgetl.deployment.compose import run_hash, samples_hash
 from edgetl.errors import ArtifactsError, EdgetlError, RunError
+from edgetl.kinds import MADE_BY_EDGETL, mistaken
 from edgetl.run import ARGS, BEST, FINAL, LAST, METRICS, RESULTS, SAMPLES, VALIDATION, Run
 from edgetl.runs import is_finished
+from edgetl.seal import is_sealed_model
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,9 @@ def verify(path: str | Path, *, artifacts: str | Path | None = None, run: str | 
         return _artifacts(target)
     if (target / ARGS).is_file():
         return _run(target, prepared)
-    if target.is_file():
+    if target.is_file() and is_sealed_model(target):
         return _model(target, prepared, None if run is None else Run(Path(run)))
-    if not target.exists():
-        raise EdgetlError(f"{target} does not exist: give a prepared directory, a run, or a deployed model")
-    raise EdgetlError(f"{target} is no prepared directory, no run and no deployed model")
+    raise EdgetlError(mistaken(target, MADE_BY_EDGETL))
 
 
 def _artifacts(path: Path) -> Verified:

@@ -50,3 +50,32 @@ def test_text_for_people() -> None:
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0
     assert "can    finetune: engine" in result.stdout
+
+
+def test_every_extra_of_the_metadata_is_listed() -> None:
+    import importlib.metadata
+
+    known = importlib.metadata.metadata("edgetl").get_all("Provides-Extra") or []
+    assert {"text", "zoo", "report", "prepare"} <= set(known)
+    extras = examine().extras
+    assert set(extras) == set(known)
+    assert extras["text"].works
+    assert extras["text"].why.startswith("tokenizers ")
+    assert extras["prepare"].works == HAS_TORCH
+
+
+def test_what_an_extra_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    version = importlib.metadata.version
+
+    def without(name: str) -> str:
+        if name in ("tokenizers", "matplotlib"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("importlib.metadata.version", without)
+    extras = examine().extras
+    assert extras["text"].why == "lacks tokenizers: pip install 'edgetl[text]'"
+    assert "tokenizers" in extras["zoo"].why, "it contains edgetl[text]"
+    assert extras["report"].why == "lacks matplotlib: pip install 'edgetl[report]'"

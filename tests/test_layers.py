@@ -17,8 +17,8 @@ DEVICE_MODULES = sorted(
     if path.relative_to(ROOT).parts[0] not in WORKSTATION and path.name != "__main__.py"
 )
 # lower may not know of higher
-ORDER = ["errors", "choices", "defaults", "metrics", "schema", "events", "storage", "npz", "seal", "artifacts",
-         "targets", "schedule", "rate", "external_data", "unfolding", "runtime", "machine", "providers",
+ORDER = ["errors", "suggest", "choices", "defaults", "metrics", "schema", "events", "storage", "npz", "seal", "kinds",
+         "artifacts", "targets", "schedule", "rate", "external_data", "unfolding", "runtime", "machine", "providers",
          "graphs", "initialization", "data", "engines", "devices", "planning", "observation",
          "equalization", "correction", "quantization", "features",
          "run", "runs", "report", "loop", "settings", "train", "deployed", "benchmarking", "deployment",

@@ -29,6 +29,7 @@ def doctor(as_json: bool) -> None:
         f"  execution providers: {', '.join(found.providers) or 'none'}",
         f"  --engine auto takes: {found.engine or 'nothing'} ({found.engine_reason})",
         *(f"  {'can   ' if ability.works else 'cannot'} {name}: {ability.why}" for name, ability in abilities),
+        *(f"  extra {name}: {ability.why}" for name, ability in found.extras.items()),
     )
     if found.problem is not None:
         raise SystemExit(1)

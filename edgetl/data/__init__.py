@@ -24,9 +24,10 @@ from edgetl.data.sample import (
 )
 from edgetl.errors import DataError
 from edgetl.events import Note, OnEvent, ignore
+from edgetl.kinds import DATA, belongs_elsewhere, mistaken
+from edgetl.suggest import similar_path
 
 _FILES = {*table.SUFFIXES, *arrays.SUFFIXES, ".txt"}
-_FORMS = "a folder with one folder of files per class, a .csv or .jsonl table, or an .npz file"
 
 
 def open_training(
@@ -77,7 +78,12 @@ def open_inputs(given: str | Path, wanted: Wanted) -> tuple[Sample, ...]:
         parts = _parts(path, wanted, labelled=False)
         return tuple(sample for opener in parts.values() for sample in opener(wanted.labels).samples)
     if not path.exists():
-        raise DataError(f"{path} does not exist: give files, a folder of them, a .csv or .jsonl table, or an .npz file")
+        raise DataError(
+            f"{path} does not exist{similar_path(path)}: give files, a folder of them, a .csv or .jsonl table, or an "
+            ".npz file"
+        )
+    if belongs_elsewhere(path):
+        raise DataError(mistaken(path, DATA))
     if wanted.modality == "array":
         raise DataError(f"{path} is neither a table nor an archive: give a .csv, .jsonl or .npz file of numbers")
     names = files_of(path) if path.is_dir() else [str(path)]
@@ -112,14 +118,14 @@ def _parts(
     data: Path, wanted: Wanted, on_event: OnEvent = ignore, *, labelled: bool = True, trains: bool = False
 ) -> dict[str, Opener]:
     """Return how to open each part of a data set, given the labels expected; at least one of train, val and test."""
-    if not data.exists():
-        raise DataError(f"{data} does not exist: give {_FORMS}")
+    if not data.exists() or belongs_elsewhere(data):
+        raise DataError(mistaken(data, DATA))
     if data.is_file():
         if data.suffix.lower() in arrays.SUFFIXES:
             return arrays.open_arrays(data, wanted, labelled=labelled, on_event=on_event)
         if data.suffix.lower() in table.SUFFIXES:
             return table.open_table(data, wanted, labelled=labelled)
-        raise DataError(f"{data} is a file: give {_FORMS}")
+        raise DataError(mistaken(data, DATA))
     if (described := table.metadata_of(data)) is not None:
         return table.open_table(described, wanted)
     layout = find_layout(data, wanted.labels)

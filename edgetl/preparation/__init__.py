@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -146,6 +147,7 @@ def prepare(
         EdgetlError: with one sentence for each thing a user can cause.
     """
     started = time.monotonic()
+    _require_workstation()
     target = Path(out)
     loss = _loss(task, loss)
     check_choice("backbone precision", backbone, BACKBONE_PRECISIONS)
@@ -297,6 +299,12 @@ def prepare(
         seconds=time.monotonic() - started,
         peak_rss_mb=runtime.peak_rss_mb(),
     )
+
+
+def _require_workstation() -> None:
+    for package, name in (("torch", "PyTorch"), ("onnx", "onnx"), ("onnxscript", "onnxscript")):
+        if importlib.util.find_spec(package) is None:
+            raise EdgetlError(f"prepare needs {name}: run it on a workstation, pip install 'edgetl[prepare]'")
 
 
 def _in_int8(

@@ -27,6 +27,7 @@ from edgetl.errors import ModelError
 from edgetl.graphs import make_model, node_inputs, prune
 from edgetl.preparation.graph import GraphIndex, graph_inputs
 from edgetl.preparation.run import draw, run_graph
+from edgetl.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -380,7 +381,8 @@ def _named(reader: _Reader, ways: Mapping[str, _Way], head: str) -> _Way:
         exact = [layer for layer in chosen if head == reader.label(layer)]
         chosen = exact or chosen
     if not chosen:
-        raise ModelError(f"--head {head!r} names no linear layer of this network; {_advice(reader)}")
+        hint = did_you_mean(head, [name for layer in reader.layers for name in reader.names(layer)])
+        raise ModelError(f"--head {head!r} names no linear layer of this network{hint or '; ' + _advice(reader)}")
     return reader.ahead(chosen[-1])
 
 

@@ -17,9 +17,11 @@ from edgetl.errors import ModelError
 from edgetl.graphs import node_inputs
 from edgetl.preparation.graph import GraphIndex
 from edgetl.preparation.heads import Network
+from edgetl.suggest import did_you_mean
 
 POLICIES = ("head", "last:K", "all", "bias", "norm", "a glob over parameter names")
 
+_WORDS = ("head", "last:1", "last:2", "last:3", "all", "bias", "norm", "auto")
 _NORM_OPERATORS = {"BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization"}
 _NORM_NAME = re.compile(
     r"(^|[._])((batch|layer|group|instance)_?)?(norm|bn|ln|gn)\w*\.(weight|bias|gamma|beta|scale)$", re.I
@@ -73,10 +75,9 @@ def _select(network: Network, policy: str) -> set[str]:
     matched = set(fnmatch.filter(network.parameters, policy))
     if not matched:
         names = ", ".join(network.parameters[:3])
-        raise ModelError(
-            f"--train {policy!r} is neither a policy ({', '.join(POLICIES[:-1])}) nor matches a parameter's name "
-            f"({names}, …; edgetl inspect lists them)"
-        )
+        hint = did_you_mean(policy, [*_WORDS, *network.parameters])
+        forms = f"is neither a policy ({', '.join(POLICIES[:-1])}) nor matches a parameter's name ({names}, …)"
+        raise ModelError(f"--train {policy!r} {forms}{hint}")
     return matched
 
 

@@ -15,6 +15,7 @@ from edgetl.errors import DeployError, EngineError, RemoteError
 from edgetl.events import Note, OnEvent, Stage, ignore
 from edgetl.remote.destination import parse_destination
 from edgetl.remote.ssh import Shell, shell
+from edgetl.suggest import similar_path
 
 BLOCK = 65536
 """Bytes that `receive.sh` reads at once."""
@@ -105,7 +106,7 @@ def push(
         if len({item.name for item in items}) < len(items) or any("\n" in item.name for item in items[:-1]):
             raise RemoteError(f"the files beside {source} need names of their own, without line breaks: rename them")
     else:
-        raise RemoteError(f"{source} does not exist: give a prepared directory, a run, or a file")
+        raise RemoteError(f"{source} does not exist{similar_path(source)}: give a prepared directory, a run, or a file")
     for item in items:
         arguments += [item.sha256, item.name]
 

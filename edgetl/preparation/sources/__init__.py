@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from edgetl.artifacts import Preprocessing, Source, TensorSpec, TextPreprocessing
 from edgetl.errors import ModelError, one_sentence
 from edgetl.events import OnEvent, ignore
+from edgetl.kinds import NETWORK, WEIGHTS, mistaken
+from edgetl.seal import is_sealed_model
 from edgetl.storage import sha256_file
+from edgetl.suggest import similar
 
 if TYPE_CHECKING:
     import onnx
@@ -79,7 +82,7 @@ def load_source(
         ModelError: it cannot be found, loaded or exported.
     """
     if weights is not None and not Path(weights).is_file():
-        raise ModelError(f"--weights {weights} does not exist")
+        raise ModelError(f"--weights {mistaken(weights, WEIGHTS)}")
     source = Source(
         spec=spec,
         weights_sha256=sha256_file(Path(weights)) if weights is not None else None,
@@ -107,8 +110,8 @@ def load_source(
     elif file.suffix in _FILES:
         if weights is not None or model_args:
             raise ModelError(f"--weights and --model-arg do not go with {spec}, which holds its own weights")
-        if not file.is_file():
-            raise ModelError(f"{spec} does not exist")
+        if not file.is_file() or is_sealed_model(file):
+            raise ModelError(mistaken(file, NETWORK))
         source = replace(source, weights_sha256=sha256_file(file))
         with refusals:
             if inputs:
@@ -119,10 +122,7 @@ def load_source(
     elif colon:
         module, own, fit = _implementation(_FUNCTION).load(spec, weights, model_args, overrides)
     else:
-        raise ModelError(
-            f"{spec!r} is no model source: give timm:NAME, torchvision:NAME, hf:ID_OR_DIR, FILE.py:callable, "
-            "module:callable, or a file MODEL.onnx, PROGRAM.pt2 or MODEL.keras"
-        )
+        raise ModelError(_no_source(spec))
     from edgetl.preparation.sources.channels import picture_channels
     from edgetl.preparation.sources.export import export
     from edgetl.preparation.sources.overrides import apply_overrides, with_channels
@@ -149,6 +149,17 @@ def modality_of(spec: str, of_data: str | None = None) -> str:
     if prefix == "hf":
         return "text" if _implementation("text_model").is_text_model(name) else "image"
     return of_data if of_data in ("audio", "array") else "image"
+
+
+def _no_source(spec: str) -> str:
+    """Return the sentence for what is none of the forms: a path to something else, or a name without its library."""
+    if Path(spec).exists():
+        return mistaken(spec, NETWORK)
+    name = Path(spec).name
+    zoos = {prefix: _implementation(_LIBRARIES[prefix]).names() for prefix in ("timm", "torchvision")}
+    if found := [f"{prefix}:{item}" for prefix, names in zoos.items() for item in similar(name, names)]:
+        return f"{spec!r} names no source; did you mean {' or '.join(map(repr, found[:4]))}?"
+    return mistaken(spec, NETWORK)
 
 
 def _implementation(name: str) -> Any:

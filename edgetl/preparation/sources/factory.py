@@ -14,9 +14,11 @@ from torch import nn
 
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
+from edgetl.kinds import NETWORK, mistaken
 from edgetl.preparation.sources.overrides import unknown
 from edgetl.preparation.sources.timm_model import preprocessing_of
 from edgetl.preparation.sources.weights import Fit, load_weights
+from edgetl.suggest import did_you_mean
 
 
 def load(
@@ -34,7 +36,10 @@ def load(
     module = _import(where)
     function = getattr(module, name, None)
     if not callable(function):
-        raise ModelError(f"{where} has no function {name!r}")
+        functions = [item for item, value in vars(module).items() if callable(value) and not item.startswith("_")]
+        own = [item for item in functions if getattr(vars(module)[item], "__module__", "") == module.__name__]
+        hint = did_you_mean(name, functions) or (f": choose from {', '.join(own[:8])}" if own else "")
+        raise ModelError(f"{where} has no function {name!r}{hint}")
     try:
         network = function(**model_args)
     except Exception as error:
@@ -51,7 +56,7 @@ def _import(where: str) -> ModuleType:
             return importlib.import_module(where)
         file = Path(where).resolve()
         if not file.is_file():
-            raise ModelError(f"{where} does not exist")
+            raise ModelError(mistaken(where, NETWORK))
         found = importlib.util.spec_from_file_location(f"edgetl_source_{file.stem}", file)
         if found is None or found.loader is None:
             raise ModelError(f"{where} is not a Python file")
@@ -65,6 +70,12 @@ def _import(where: str) -> ModuleType:
         return module
     except ModelError:
         raise
+    except ModuleNotFoundError as error:
+        if where.endswith(".py") or error.name != where.partition(".")[0]:
+            raise ModelError(f"{where} cannot be imported: it needs {error.name}, which is not installed") from None
+        hint = did_you_mean(where, ("timm", "torchvision", "hf"))
+        forms = "give FILE.py:callable, timm:NAME, torchvision:NAME or hf:ID_OR_DIR"
+        raise ModelError(f"there is no module {where}{hint or ': ' + forms}") from None
     except Exception as error:
         raise ModelError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
 

@@ -22,6 +22,7 @@ from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.export import export
 from edgetl.preparation.sources.float32 import TOLERANCE
 from edgetl.preparation.sources.layout import fold_views, simplify_layout
+from edgetl.preparation.sources.missing import lacking
 from edgetl.preparation.sources.overrides import of_file
 from edgetl.preparation.sources.quiet import quiet
 
@@ -82,8 +83,12 @@ def _import_keras() -> Any:
         with quiet():
             keras: Any = import_module("keras")
         backend = keras.backend.backend()
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f"keras 3 is not installed ({error}): pip install 'edgetl[zoo]'") from None
+    except ImportError as error:
+        raise ModelError(lacking("a .keras file", "keras", error)) from None
+    except AttributeError:  # of Keras 2
+        raise ModelError(
+            "a .keras file needs keras 3, and an older one is installed: pip install 'edgetl[zoo]'"
+        ) from None
     finally:
         if before is None:
             del os.environ["KERAS_BACKEND"]

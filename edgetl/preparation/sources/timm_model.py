@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, first_line
+from edgetl.preparation.sources.hub import hugging_face, patience
+from edgetl.preparation.sources.missing import lacking
 from edgetl.preparation.sources.weights import Fit, load_weights
+from edgetl.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,33 +27,64 @@ def load(
     Raises:
         ModelError: timm is not installed, does not know the name, or the weights cannot be had.
     """
-    try:
-        import timm
-        from timm.data.config import resolve_data_config
-    except ImportError as error:
-        raise ModelError(f"timm is not installed ({error}): pip install 'edgetl[zoo]'") from None
-    except RuntimeError as error:
-        raise ModelError(
-            f"timm does not load ({error}): torch and torchvision do not match, install matching releases of both"
-        ) from None
+    timm = _import()
     if not timm.is_model(name):
-        similar = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:8]
-        hint = f"; similar names: {', '.join(similar)}" if similar else ""
-        raise ModelError(f"timm has no model {name!r}{hint}")
+        raise ModelError(f"timm has no model {name!r}{did_you_mean(name.partition('.')[0], timm.list_models())}")
+    architecture, _, tag = name.partition(".")
+    published = [item.partition(".") for item in timm.list_pretrained(f"{architecture}*")]
+    tags = [one for base, _, one in published if base == architecture]
+    if tag and tag not in tags:
+        known = f": choose from {', '.join(tags)}" if tags else ""
+        raise ModelError(f"timm:{architecture} has no weights {tag!r}{did_you_mean(tag, tags) or known}")
+    if not tags and weights is None:
+        raise ModelError(f"timm has no published weights of {architecture}: give a file with --weights")
     if (channels := overrides.get("channels")) is not None:
         model_args = {"in_chans": channels, **model_args}  # timm adds up the first layer's published weights for it
-    try:
-        module = timm.create_model(name, pretrained=weights is None, **model_args)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ModelError(f"timm cannot create {name!r} with these --model-arg: {error}") from None
-    except Exception as error:  # whatever the hub's client raises without a network
-        raise ModelError(
-            f"the weights of timm:{name} cannot be downloaded ({type(error).__name__}): "
-            "give a file with --weights, or go online"
-        ) from None
+    if weights is not None:
+        module = _create(timm, name, model_args, pretrained=False)
+    else:
+        with hugging_face() as silence, patience():
+            try:
+                module = _create(timm, name, model_args, pretrained=True)
+            except ModelError:
+                raise
+            except Exception as error:  # whatever the hub's client raises
+                why = silence or first_line(error)
+                how = "give a file with --weights, or go online"
+                raise ModelError(f"the weights of timm:{name} cannot be downloaded: {why}; {how}") from None
     fit = load_weights(module, weights) if weights is not None else None
-    config = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
+    config = import_module("timm.data.config").resolve_data_config({}, model=module)
     return module, preprocessing_of(config), fit
+
+
+def _create(timm: Any, name: str, model_args: Mapping[str, Any], *, pretrained: bool) -> nn.Module:
+    try:
+        module: nn.Module = timm.create_model(name, pretrained=pretrained, **model_args)
+    except OSError:  # of the hub's client, some of whose errors are a ValueError as well
+        raise
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ModelError(f"timm cannot create {name!r} with these --model-arg: {first_line(error)}") from None
+    return module
+
+
+def names() -> list[str]:
+    """Return the networks that timm has; none where it is not installed."""
+    try:
+        return list(_import().list_models())
+    except ModelError:
+        return []
+
+
+def _import() -> Any:
+    try:
+        return import_module("timm")
+    except ImportError as error:
+        raise ModelError(lacking("timm:", "timm", error)) from None
+    except RuntimeError as error:
+        raise ModelError(
+            f"timm does not load ({first_line(error)}): torch and torchvision do not match, install matching releases "
+            "of both"
+        ) from None
 
 
 def preprocessing_of(config: Mapping[str, Any]) -> Preprocessing:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing
-from edgetl.errors import ModelError
+from edgetl.errors import ModelError, first_line
+from edgetl.preparation.sources.hub import patience
+from edgetl.preparation.sources.missing import lacking
+from edgetl.preparation.sources.quiet import quiet
 from edgetl.preparation.sources.weights import Fit, put_weights, read_weights
+from edgetl.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,20 +34,10 @@ def load(
     Raises:
         ModelError: torchvision is not installed, does not know the name, or the weights cannot be had.
     """
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise ModelError(f"torchvision is not installed ({error}): pip install 'edgetl[zoo]'") from None
-    except RuntimeError as error:
-        raise ModelError(
-            f"torchvision does not load ({error}): torch and torchvision do not match, install matching releases"
-        ) from None
+    models = _import()
     name, _, member = spec.partition("@")
-    known = models.list_models(module=models)
-    if name not in known:
-        similar = [item for item in known if item.startswith(name[:4])][:8]
-        hint = f"; similar names: {', '.join(similar)}" if similar else ""
-        raise ModelError(f"torchvision has no classifier {name!r}{hint}")
+    if name not in (known := names()):
+        raise ModelError(f"torchvision has no classifier {name!r}{did_you_mean(name, known)}")
     published = models.get_model_weights(name)
     if (member or "DEFAULT") not in published.__members__:
         raise ModelError(
@@ -67,6 +62,27 @@ def load(
     return module, _preprocessing(chosen.transforms()), put_weights(module, state, what, notes)
 
 
+def names() -> list[str]:
+    """Return the classifiers that torchvision has; none where it is not installed."""
+    try:
+        models = _import()
+    except ModelError:
+        return []
+    return list(models.list_models(module=models))
+
+
+def _import() -> Any:
+    try:
+        return import_module("torchvision.models")
+    except ImportError as error:
+        raise ModelError(lacking("torchvision:", "torchvision", error)) from None
+    except RuntimeError as error:
+        raise ModelError(
+            f"torchvision does not load ({first_line(error)}): torch and torchvision do not match, install matching "
+            "releases"
+        ) from None
+
+
 def _as_trained(name: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that torchvision itself sets where it loads weights."""
     if name in ("googlenet", "inception_v3"):
@@ -80,11 +96,12 @@ def _as_trained(name: str, meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def _download(name: str, weights: Any) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        with patience(), quiet():
+            state: dict[str, Any] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return state
     except Exception as error:  # whatever urllib raises without a network, or torch for a damaged file
         raise ModelError(
-            f"the weights {weights.name} of torchvision:{name} cannot be downloaded ({type(error).__name__}): "
+            f"the weights {weights.name} of torchvision:{name} cannot be downloaded: {first_line(error)}; "
             "give a file with --weights, or go online"
         ) from None
 

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError, first_line
+from edgetl.preparation.sources.hub import hugging_face
+from edgetl.preparation.sources.missing import lacking
 from edgetl.preparation.sources.quiet import quiet
 from edgetl.preparation.sources.weights import Fit, fit_of, read_weights
+from edgetl.suggest import similar_path
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +97,7 @@ def import_transformers() -> Any:
     try:
         return import_module("transformers")
     except ImportError as error:
-        raise ModelError(f"transformers is not installed ({error}): pip install 'edgetl[zoo]'") from None
+        raise ModelError(lacking("hf:", "transformers", error)) from None
 
 
 def source_of(name: str) -> dict[str, Any]:
@@ -105,11 +108,18 @@ def source_of(name: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def loading(name: str) -> Iterator[None]:
     """Keep the library quiet, and make whatever it raises one sentence."""
+    silence = ""
     try:
-        with quiet():
-            yield
+        if Path(name).is_dir():
+            with quiet():
+                yield
+        else:
+            with hugging_face() as silence:
+                yield
     except Exception as error:  # OSError for what is not there, and many others for what does not fit
-        raise ModelError(f"hf:{name} cannot be loaded: {first_line(error)}") from None
+        why = silence or first_line(error)
+        how = similar_path(Path(name)) or ("; give a directory, or go online" if silence else "")
+        raise ModelError(f"hf:{name} cannot be loaded: {why}{how}") from None
 
 
 def pretrained(automatic: Any, name: str, config: Any, weights: str | Path | None) -> tuple[nn.Module, Fit]:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from edgetl.errors import ModelError, first_line
+from edgetl.preparation.sources.missing import lacking
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # put in by torch itself, at any depth
 _AVERAGED = ("ema", "teacher", "averaged")  # what timm and Ultralytics prefer where a file holds both
@@ -301,8 +302,8 @@ def _read(path: Path) -> object:
         if path.suffix == ".safetensors":
             try:
                 from safetensors.torch import load_file
-            except ImportError:
-                raise ModelError("safetensors is not installed: pip install 'edgetl[zoo]'") from None
+            except ImportError as error:
+                raise ModelError(lacking(f"--weights {path}", "safetensors", error)) from None
             return load_file(path)
         with torch.serialization.safe_globals(_stand_ins(path)):
             return torch.load(path, map_location="cpu", weights_only=True)
