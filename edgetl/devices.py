@@ -85,8 +85,8 @@ def load_device(name: str) -> Device:
     except FileNotFoundError:
         known = device_names()
         hint = similar_path(Path(name)) if Path(name) == file else did_you_mean(name, known)
-        choose = f": choose one of {', '.join(known)}, or give a file such as ./mine.toml"
-        raise DeviceError(f"there is no device {name!r}{hint or choose}") from None
+        choose = f"choose one of {', '.join(known)}, or give a file such as ./mine.toml"
+        raise DeviceError(f"there is no device {name!r}{hint or ':'} {choose}") from None
     except OSError as error:
         raise DeviceError(f"{file} cannot be read: {error.strerror}") from None
     return _parsed(file, content)

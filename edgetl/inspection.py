@@ -45,7 +45,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "history": schema.to_json(last.history if last else ()),
             "metrics": metrics,
         }
-    if target.is_file() and is_sealed_model(target):
+    if target.suffix.lower() in (".onnx", ".ort") or (target.is_file() and is_sealed_model(target)):
         model = DeployedModel(target)
         return {"kind": "model", "path": str(target), "bytes": target.stat().st_size, **model.provenance}
     raise EdgetlError(mistaken(target, MADE_BY_EDGETL))

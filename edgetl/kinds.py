@@ -81,7 +81,7 @@ def look_at(path: Path) -> Thing:
         return Thing(MODEL, f"use it with: edgetl predict {name} INPUT")
     if suffix in (".onnx", *_PROGRAMS):
         what = (
-            "an ONNX model that edgetl has not deployed, or that was altered since"
+            "an ONNX model that edgetl has not deployed, or that was altered or damaged"
             if suffix == ".onnx"
             else "a network"
         )

@@ -97,8 +97,10 @@ def compare_runs(directory: str | Path, *, sort: str = "metric", on_event: OnEve
             found.append(_summarise(Run(path), root))
         except (RunError, OSError) as error:
             on_event(Note(f"left out {path}: {error}"))
-    if not found:
+    if not found and (root / MANIFEST).is_file():
         raise RunError(mistaken(root, RUNS))
+    if not found:
+        raise RunError(f"no run lies in {root} or below it: 'edgetl finetune … --out {root / 'NAME'}' makes one")
     found.sort(key=lambda run: run.name)
     return tuple(sorted(found, key=SORTS[sort]))
 

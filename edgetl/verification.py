@@ -49,7 +49,7 @@ def verify(path: str | Path, *, artifacts: str | Path | None = None, run: str | 
         return _artifacts(target)
     if (target / ARGS).is_file():
         return _run(target, prepared)
-    if target.is_file() and is_sealed_model(target):
+    if target.suffix.lower() in (".onnx", ".ort") or (target.is_file() and is_sealed_model(target)):
         return _model(target, prepared, None if run is None else Run(Path(run)))
     raise EdgetlError(mistaken(target, MADE_BY_EDGETL))
 

@@ -122,8 +122,8 @@ def test_errors_are_one_sentence_and_status_1(
     assert "not a run" in failed(invoke("deploy", empty, *out))
     assert "does not exist" in failed(invoke("evaluate", tmp_path / "no.onnx", digits))
     assert "does not exist" in failed(invoke("predict", digits_model, tmp_path / "no.png"))
-    assert "no run" in failed(invoke("inspect", empty))
-    assert "is not a run" in failed(invoke("report", empty))
+    assert "a run or a deployed model" in failed(invoke("inspect", empty))
+    assert "not a run" in failed(invoke("report", empty))
     assert "no run lies in" in failed(invoke("runs", empty))
     assert not (tmp_path / "out").exists()
 

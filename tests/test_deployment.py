@@ -103,7 +103,7 @@ def test_an_unfinished_run_and_other_paths(digits_run: Path, tmp_path: Path) -> 
     (run / "validation.npz").unlink()
     with pytest.raises(RunError, match="--resume"):
         deploy(run, out=tmp_path / "model.onnx")
-    with pytest.raises(RunError, match="not a run"):
+    with pytest.raises(RunError, match="does not exist: make one with"):
         deploy(tmp_path / "nothing", out=tmp_path / "model.onnx")
     with pytest.raises(DeployError, match="is a folder"):
         deploy(digits_run, out=tmp_path)
@@ -231,7 +231,7 @@ def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | None) -> None:
 
 
 def test_a_model_that_edgetl_did_not_deploy(digits_artifacts: Path) -> None:
-    with pytest.raises(EdgetlError, match="no model as 'edgetl deploy' wrote it"):
+    with pytest.raises(EdgetlError, match="edgetl has not deployed, or that was altered or damaged"):
         DeployedModel(digits_artifacts / "backbone.onnx")
 
 

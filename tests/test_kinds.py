@@ -17,7 +17,7 @@ IS = {
     "art": "art is a prepared directory, not {}: train it first: edgetl finetune art DATA --out runs/art",
     "run": "run is a run, not {}: deploy it first: edgetl deploy run --out model-2.onnx",
     "model.onnx": "model.onnx is a deployed model, not {}: use it with: edgetl predict model.onnx INPUT",
-    "plain.onnx": "plain.onnx is an ONNX model that edgetl has not deployed, or that was altered since, not {}: "
+    "plain.onnx": "plain.onnx is an ONNX model that edgetl has not deployed, or that was altered or damaged, not {}: "
     "deploy it again, or prepare it: edgetl prepare plain.onnx --labels-from DATA --out artifacts",
     "data": "data is a folder of data, not {}: train on it: edgetl finetune ARTIFACTS data --out RUN",
     "table.csv": "table.csv is a table, not {}: train on it: edgetl finetune ARTIFACTS table.csv --out RUN",
@@ -49,6 +49,9 @@ TAKES = {
 }
 # a folder of class folders, and what lies in them, says no more than this of itself
 OTHER_WORDS = {
+    ("runs {}", "data"): "no run lies in data or below it: 'edgetl finetune … --out data/NAME' makes one",
+    ("runs {}", "empty"): "no run lies in empty or below it",
+    **{(command, "plain.onnx"): IS["plain.onnx"].format("a deployed model") for command in ("inspect {}", "verify {}")},
     ("evaluate model.onnx {}", "table.csv"): "no column",
     ("finetune art {} --out new", "table.csv"): "no column",
     ("evaluate model.onnx {}", "rows.npz"): "holds arrays, but the network takes samples of the modality image",

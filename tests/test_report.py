@@ -371,7 +371,7 @@ _PLAIN = None
 
 
 def test_no_run_and_a_damaged_one(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not a run"):
+    with pytest.raises(RunError, match="not a run"):
         write_report(tmp_path)
     run = make_run(tmp_path / "run", ["a", "b"])
     validation = run.read_validation()

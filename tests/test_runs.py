@@ -104,7 +104,7 @@ def test_what_is_no_run_of_ours_is_left_out_and_told(tmp_path: Path) -> None:
 def test_no_runs(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run lies in"):
         compare_runs(tmp_path)
-    with pytest.raises(RunError, match="is not a directory"):
+    with pytest.raises(RunError, match="does not exist: give a folder"):
         compare_runs(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="choose one of metric"):
         compare_runs(tmp_path, sort="beauty")

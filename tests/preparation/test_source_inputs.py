@@ -164,6 +164,7 @@ def test_sizes_on_the_command_line(text: str, size: tuple[int, int], nets: Path,
     assert result.exit_code == 0, result.output
     own = json.loads(result.stdout)["preprocessing"]
     assert (own["height"], own["width"]) == size
+    assert own["resize"] == ("crop" if size[0] == size[1] else "squash")
 
 
 @pytest.mark.parametrize("text", ["12,36,4", "0", "12;36", "x", "-3", "1.5"])

@@ -71,7 +71,8 @@ def with_channels(own: Preprocessing, channels: int) -> Preprocessing:
 def apply_overrides(own: Preprocessing, overrides: Mapping[str, Any]) -> Preprocessing:
     """Return the model's own preprocessing with the given fields replaced.
 
-    `size` (one number or height and width) sets the input size and keeps the ratio of the resize;
+    `size` (one number or height and width) sets the input size and keeps the ratio of the resize; where it is no
+    square, both sides are scaled unless `resize` says otherwise;
     `crop_pct` sets that ratio. A single mean or standard deviation serves every channel.
 
     Raises:
@@ -89,7 +90,9 @@ def apply_overrides(own: Preprocessing, overrides: Mapping[str, Any]) -> Preproc
         height, width = (size, size) if isinstance(size, int) else size
         if min(height, width) < 1:
             raise ModelError(f"the input size must be positive, not {height}×{width}")
-        own = replace(own, height=height, width=width, resize_size=round(max(height, width) * ratio))
+        # a square's way, the shorter side scaled to the longer one of the input, would keep little of an oblong picture
+        resize = "squash" if height != width and own.resize == "crop" else own.resize
+        own = replace(own, height=height, width=width, resize=resize, resize_size=round(max(height, width) * ratio))
     if (crop_pct := values.pop("crop_pct", None)) is not None:
         if not 0 < crop_pct <= 1:
             raise ModelError(f"the crop percentage must lie in (0, 1], not {crop_pct}")
