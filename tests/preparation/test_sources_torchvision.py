@@ -88,7 +88,7 @@ def test_mnasnet_of_a_format_without_versions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("resnet19", "no classifier 'resnet19'; similar names: .*resnet18"),
+        ("resnet19", "no classifier 'resnet19'; did you mean .resnet"),
         ("fcn_resnet50", "no classifier"),
         ("resnet18@IMAGENET1K_V9", "choose from IMAGENET1K_V1"),
     ],
@@ -105,6 +105,6 @@ def test_without_a_network_it_asks_for_a_file(monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(
-        ModelError, match=r"IMAGENET1K_V1 of torchvision:squeezenet1_1 cannot be downloaded .*--weights"
+        ModelError, match=r"IMAGENET1K_V1 of torchvision:squeezenet1_1 cannot be downloaded: .*--weights"
     ):
         source.load("squeezenet1_1", None, {}, {})
