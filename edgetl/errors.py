@@ -14,6 +14,7 @@ EdgetlError
 from __future__ import annotations
 
 import contextlib
+import shlex
 import textwrap
 import unicodedata
 from collections.abc import Iterator
@@ -95,6 +96,11 @@ _JOINERS = "\u200c\u200d"
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def command(*words: object) -> str:
+    """Return a command of edgetl as a shell takes it, to be told; what stands in capitals is to be filled in."""
+    return shlex.join(["edgetl", *map(str, words)])
 
 
 def first_line(error: BaseException | str, longest: int = 500) -> str:

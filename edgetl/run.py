@@ -58,7 +58,7 @@ REPORT = "report.html"
 CURVES = "curves.png"
 CONFUSION = "confusion_matrix.png"
 LOCK = ".lock"
-FILES = (ARGS, SAMPLES, RESULTS, METRICS, VALIDATION, BEST, LAST, REPORT, CURVES, CONFUSION, LOCK)
+FILES = (ARGS, SAMPLES, RESULTS, METRICS, VALIDATION, BEST, LAST, FINAL, REPORT, CURVES, CONFUSION, LOCK)
 """All that is ever written into a run."""
 
 
@@ -499,4 +499,6 @@ def _read_npz(file: Path, keep: Callable[[str], bool] = lambda name: True) -> di
 
 
 def _damaged(file: Path, error: Exception) -> RunError:
+    if file.name in (RESULTS, METRICS, VALIDATION):  # which follow from the others
+        return RunError(f"{file} is damaged ({error}): repeat its finetune command with --resume, which writes it anew")
     return RunError(f"{file} is damaged ({error}): start the run anew with --force")

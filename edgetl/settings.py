@@ -256,6 +256,18 @@ def choose_refit(refit: bool | None, samples: int, *, split: bool, pretrained: b
     return split and (not pretrained or samples < defaults.REFIT_BELOW) if refit is None else refit
 
 
+def refuse_others(run: Run, *, resume: bool, force: bool) -> None:
+    """Refuse a directory that is there and that a new run may not take the place of.
+
+    Raises:
+        EdgetlError: it says what may be done.
+    """
+    if resume and (run.path / ARGS).is_file():
+        return
+    left = {LOCK, SAMPLES} if resume else {LOCK}  # by a run that was interrupted before it had begun
+    storage.refuse_existing(run.path, force=force or resume, marker=ARGS, hint="add --resume or --force", besides=left)
+
+
 def begin(
     run: Run, args: RunArgs, samples: Callable[[], Iterator[UsedSample]], *, resume: bool, force: bool
 ) -> Checkpoint | None:
@@ -272,8 +284,7 @@ def begin(
         else:
             (run.path / METRICS).unlink(missing_ok=True)  # it goes on, so what this says does not hold any more
     else:
-        if not resume:
-            storage.refuse_existing(run.path, force=force, marker=ARGS, hint="--resume or --force", besides=LOCK)
+        refuse_others(run, resume=resume, force=force)
         for name in (REPORT, CURVES, CONFUSION, METRICS, VALIDATION, LAST, BEST, FINAL, RESULTS, SAMPLES, ARGS):
             (run.path / name).unlink(missing_ok=True)
         last = None

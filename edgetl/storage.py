@@ -13,7 +13,7 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from edgetl.errors import EdgetlError, RunError
@@ -224,22 +224,24 @@ def directory_built_aside(path: Path, *, force: bool, marker: str) -> Iterator[P
             _flush(path.parent)
 
 
-def refuse_existing(path: Path, *, force: bool, marker: str, hint: str = "--force", besides: str | None = None) -> None:
+def refuse_existing(
+    path: Path, *, force: bool, marker: str, hint: str = "add --force", besides: Collection[str] = ()
+) -> None:
     """Raise EdgetlError if `path` exists and may not be replaced (see `directory_built_aside`).
 
-    A directory that holds nothing `besides` a file of that name counts as empty.
+    A directory that holds nothing `besides` files of these names, or what is being written, counts as empty.
     """
-    if path.is_dir() and all(entry.name == besides for entry in path.iterdir()):
+    if path.is_dir() and all(e.name in besides or _ASIDE.fullmatch(e.name) for e in path.iterdir()):
         return
     if not os.path.lexists(path):
         return
-    if not force:
-        raise EdgetlError(f"{path} exists already: choose another --out, or add {hint}")
     if not (path / marker).is_file():
         raise EdgetlError(
-            f"{path} was not written by edgetl (it holds no {marker}), so --force does not replace it: "
+            f"{path} was not written by edgetl (it holds no {marker}), so that not even --force replaces it: "
             "choose another --out"
         )
+    if not force:
+        raise EdgetlError(f"{path} exists already: choose another --out, or {hint}")
 
 
 @contextlib.contextmanager

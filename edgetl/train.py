@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import edgetl
-from edgetl import defaults, runtime, schema, storage
+from edgetl import defaults, runtime, schema
 from edgetl.artifacts import Optimizer, load_artifacts
 from edgetl.data import Dataset, open_training, split_stratified, strata, wanted_by
 from edgetl.data.augment import Views
@@ -30,8 +30,18 @@ from edgetl.loop import Job, default_learning_rate, find_learning_rate, initial_
 from edgetl.loop import refit as train_on_all
 from edgetl.machine import this_machine
 from edgetl.report import report_or_note
-from edgetl.run import ARGS, LAST, LOCK, Run, RunArgs, UsedSample
-from edgetl.settings import begin, check_options, check_task, choose_refit, choose_schedule, fit, resources, settle
+from edgetl.run import LAST, Run, RunArgs, UsedSample
+from edgetl.settings import (
+    begin,
+    check_options,
+    check_task,
+    choose_refit,
+    choose_schedule,
+    fit,
+    refuse_others,
+    resources,
+    settle,
+)
 from edgetl.targets import OUTPUTS_ARE, answers, figures, scaling
 
 if TYPE_CHECKING:
@@ -197,8 +207,7 @@ def finetune(
     given = dict(locals())
     check_options(given)
     run = Run(Path(out))
-    if not resume:
-        storage.refuse_existing(run.path, force=force, marker=ARGS, hint="--resume or --force", besides=LOCK)
+    refuse_others(run, resume=resume, force=force)
     found = resources(given, on_event)
     prepared = load_artifacts(Path(artifacts))
     manifest = prepared.manifest

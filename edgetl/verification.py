@@ -65,7 +65,7 @@ def _run(path: Path, prepared: Artifacts | None) -> Verified:
     args = run.read_args()
     checked, unchecked = [f"{ARGS} has the SHA-256 that it holds"], []
     if (path / SAMPLES).is_file() and storage.sha256_file(path / SAMPLES) != args.samples_sha256:
-        raise RunError(f"{path / SAMPLES} is not the one that {ARGS} names: repeat the first command with --resume")
+        raise RunError(f"{path / SAMPLES} is not the one that {ARGS} names: start the run anew with --force")
     checked.append(f"{SAMPLES}, of {sum(run.count_samples().values())} samples, has the SHA-256 that {ARGS} holds")
     for name in (BEST, LAST, FINAL):
         found = run.read_checkpoint(name)

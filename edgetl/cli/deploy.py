@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from edgetl import choices, defaults
-from edgetl.cli.elsewhere import joined, ssh_options
+from edgetl.cli.elsewhere import how_to_go_back, joined, ssh_options
 from edgetl.cli.options import json_option, threads_option
 from edgetl.cli.reporting import finish, reporting
+from edgetl.errors import command
 from edgetl.figures import figure, shown
 
 
@@ -89,9 +90,11 @@ def deploy(
         if out is None:
             out = str(stack.enter_context(temporary_directory()) / "model.onnx")
         result = edgetl.deploy(run, out=out, on_event=display, **form)
+        next_lines = [f"next: {command('predict', result.model, 'INPUT')}"]
         if to is not None:
             pushed = push(out, to, ssh_options=joined(port, identity, options), on_event=display)
             result = replace(result, model=pushed.destination)
+            next_lines = how_to_go_back(pushed, port, identity, options)
     name, value = next(iter(result.figures.items()))
     seen = "" if result.held_out else ", which trained in the end"
     verified = f"  verified on {result.verified_samples} samples{seen}: {figure(name, value)}"
@@ -108,7 +111,5 @@ def deploy(
         result,
         f"{result.model} is ready: {result.size_mb:.1f} MB, {precision}, {kind}",
         f"{verified}, logits differ by {result.largest_difference:.1e} at most",
-        f"back to the one before: edgetl rollback {result.model}"
-        if to
-        else f"next: edgetl predict {result.model} INPUT",
+        *next_lines,
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edgetl.cli.options import json_option, text_pair
 from edgetl.cli.reporting import finish, reporting
+from edgetl.errors import command
+
+if TYPE_CHECKING:
+    from edgetl.remote import PushResult
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,6 +53,16 @@ def joined(port: int | None, identity: str | None, options: list[str]) -> list[s
     return found
 
 
+def how_to_go_back(pushed: PushResult, port: int | None, identity: str | None, options: list[str]) -> list[str]:
+    """Say how to return to what was there before, with the same login; nothing if nothing was."""
+    if pushed.previous is None:
+        return []
+    login: list[object] = [] if port is None else ["--port", port]
+    login += [] if identity is None else ["--identity", identity]
+    login += [word for option in options for word in ("-o", option)]
+    return [f"back to {pushed.previous[:12]}: {command('rollback', *login, pushed.destination)}"]
+
+
 @click.command()
 @click.argument("source", type=click.Path())
 @click.argument("destination")
@@ -72,7 +85,7 @@ def push(
         as_json,
         result,
         f"{result.destination} is version {result.version[:12]}{amount if result.changed else ' already'}",
-        *([f"back to {result.previous[:12]}: {_again('rollback', result.destination)}"] if result.previous else []),
+        *how_to_go_back(result, port, identity, options),
     )
 
 
@@ -150,7 +163,3 @@ def remote(
 
 def _amount(verb: str, moved: int, files: int, moved_bytes: int, size: int, seconds: float) -> str:
     return f": {verb} {moved} of {files} files, {moved_bytes / 1e6:.1f} of {size / 1e6:.1f} MB, in {seconds:.0f} s"
-
-
-def _again(command: str, destination: str) -> str:
-    return shlex.join(["edgetl", command, destination])

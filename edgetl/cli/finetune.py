@@ -22,6 +22,7 @@ from edgetl.cli.options import (
     window_options,
 )
 from edgetl.cli.reporting import finish, how_to_resume, reporting
+from edgetl.errors import command
 from edgetl.figures import figure, metrics_of
 
 
@@ -192,5 +193,5 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
         f"engine {result.engine}",
         *outline.placements(result.placement),
         f"  the run lies in {result.run}; look at its report.html",
-        f"next: edgetl deploy {result.run} --out model.onnx",
+        f"next: {command('deploy', result.run, '--out', 'model.onnx')}",
     )

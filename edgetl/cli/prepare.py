@@ -18,6 +18,7 @@ from edgetl.cli.options import (
     picture_size,
 )
 from edgetl.cli.reporting import finish, reporting
+from edgetl.errors import command
 
 
 @click.command()
@@ -177,5 +178,5 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
         f"  {result.trainable_macs / 1e6:,.1f} million multiply-accumulates behind the boundary, "
         f"{result.backbone_macs / 1e6:,.1f} before it",
         f"  features per sample: {shapes} ({result.feature_kb_per_image:.1f} kB)",
-        f"next: edgetl finetune {result.artifacts} DATA --out runs/{Path(result.artifacts).name}",
+        f"next: {command('finetune', result.artifacts, 'DATA', '--out', f'runs/{Path(result.artifacts).name}')}",
     )

@@ -235,7 +235,7 @@ def _directory(out: str | Path | None) -> Iterator[Path]:
         with temporary_directory() as directory:
             yield directory
         return
-    refuse_existing(Path(out), force=False, marker=_MARKER, hint="nothing, after removing it")
+    refuse_existing(Path(out), force=False, marker=_MARKER, hint="remove it")
     Path(out).mkdir(parents=True, exist_ok=True)
     yield Path(out)
 

@@ -79,7 +79,8 @@ def pull(source: str, out: str | Path, *, ssh_options: Sequence[str] = (), on_ev
         if ("directory", "") in told:
             out = out / place.name if into else out
             kind, marker = _kind({file.name for file in listed}, source)
-            storage.refuse_existing(out, force=True, marker=marker)
+            if out.exists() and not (out / marker).is_file() and not (out.is_dir() and not any(out.iterdir())):
+                raise RemoteError(f"{out} was not written by edgetl (it holds no {marker}): choose another OUT")
             received = _fetch_directory(there, listed, out, marker, on_event)
         else:
             kind = "file"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl import storage
+from edgetl.errors import command
 from edgetl.events import Note, OnEvent, ignore
 from edgetl.report.findings import Findings, gather
 from edgetl.report.page import page
@@ -96,7 +97,7 @@ def report_or_note(run: Run, on_event: OnEvent) -> None:
         write_report(run.path, on_event=on_event)
     except Exception as error:  # not even a fault of ours may cost hours of training their result
         on_event(
-            Note(f"no report was written ({error or type(error).__name__}): 'edgetl report {run.path}' tries again")
+            Note(f"no report was written ({error or type(error).__name__}): {command('report', run.path)} tries again")
         )
 
 

@@ -179,7 +179,9 @@ def measure(run: Run, classes: int) -> Measured:
     truth = validation.labels
     sizes = {len(truth), len(validation.paths), len(validation.digests), len(validation.unseen)}
     if sizes != {len(truth)} or validation.unseen.shape[1:] != (classes,) or not _within(truth, classes):
-        raise RunError(f"{run.path / VALIDATION} does not fit the run's {ARGS}: start the run anew with --force")
+        raise RunError(
+            f"{run.path / VALIDATION} does not fit the run's {ARGS}: repeat its finetune command with --resume"
+        )
     predicted = validation.unseen.argmax(axis=1).astype(np.int64)
     wrong = np.flatnonzero(predicted != truth)
     given, said = _probabilities(validation.unseen, wrong, truth[wrong], predicted[wrong])
