@@ -33,8 +33,8 @@ _EXAMINED = 64
 
 _HEAD = 32
 _PNG = b"\x89PNG\r\n\x1a\n"
-# those that may hold more than 8 bits and do not say so at a fixed place: TIFF, JPEG 2000, PGM, PFM
-_PERHAPS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"P5", b"Pf", b"PF")
+# those that may hold more than 8 bits and do not say what is white: TIFF, JPEG 2000, PFM
+_PERHAPS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"Pf", b"PF")
 _SIXTEEN_BITS = ("PNG", "PPM")  # at most, though Pillow 10 has room for 32
 _SHALLOW = (".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # a thousand files need not be opened to see it
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
