@@ -108,11 +108,24 @@ def session_options(
 
 
 def open_session(
-    model: Path | bytes, *, threads: int = 1, optimize: bool = True, saturate: bool = False
+    model: Path | bytes,
+    *,
+    threads: int = 1,
+    optimize: bool = True,
+    saturate: bool = False,
+    shapes_first: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """Open an inference session on the CPU; see `session_options`."""
-    options = session_options(threads, optimize=optimize, saturate=saturate)
-    return import_onnxruntime().InferenceSession(session_source(model), options, providers=["CPUExecutionProvider"])
+    """Open an inference session on the CPU; see `session_options`.
+
+    Args:
+        shapes_first: ask for a value's shape as soon as the value is there, so that it is not kept for that; and keep
+            no memory.
+    """
+    options, ort = session_options(threads, optimize=optimize, saturate=saturate), import_onnxruntime()
+    if shapes_first:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    return ort.InferenceSession(session_source(model), options, providers=["CPUExecutionProvider"])
 
 
 def session_source(model: Path | bytes) -> str | bytes:

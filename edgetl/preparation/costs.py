@@ -7,7 +7,7 @@ import math
 import onnx
 
 from edgetl.preparation.graph import GraphIndex, graph_inputs
-from edgetl.preparation.run import draw, run_graph
+from edgetl.preparation.run import draw, shapes_of
 
 
 def multiply_accumulates(model: onnx.ModelProto, *, length: int = 1) -> dict[str, int]:
@@ -21,8 +21,7 @@ def multiply_accumulates(model: onnx.ModelProto, *, length: int = 1) -> dict[str
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
     names = list(dict.fromkeys(name for node in layers for name in (*node.input[:2], node.output[0])))
     computed = [name for name in names if name not in index.initializers]
-    values = run_graph(model, computed, draw(graph_inputs(model.graph), 1, length=length))
-    shapes = {name: value.shape for name, value in zip(computed, values, strict=True)}
+    shapes = shapes_of(model, computed, draw(graph_inputs(model.graph), 1, length=length))
     shapes.update((name, tuple(tensor.dims)) for name, tensor in index.initializers.items())
     counts = {}
     for node in layers:

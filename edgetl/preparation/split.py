@@ -23,7 +23,7 @@ from edgetl.graphs import join, make_model, node_inputs, prune, replace_paramete
 from edgetl.preparation.costs import multiply_accumulates
 from edgetl.preparation.graph import graph_inputs
 from edgetl.preparation.heads import Network
-from edgetl.preparation.run import draw, run_graph
+from edgetl.preparation.run import draw, run_graph, shapes_of
 from edgetl.preparation.simplify import freeze_batch_normalization, simplify
 from edgetl.preparation.sources.clean import clean
 
@@ -123,8 +123,8 @@ def _batch_normalization_ranks(model: onnx.ModelProto) -> dict[str, int]:
     """Return the number of axes of every BatchNormalization's input and output, as seen when run."""
     found = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
     inputs = list(dict.fromkeys(node.input[0] for node in found))
-    values = dict(zip(inputs, run_graph(model, inputs, draw(graph_inputs(model.graph), 2)), strict=True))
-    return {name: values[node.input[0]].ndim for node in found for name in (node.input[0], node.output[0])}
+    shapes = shapes_of(model, inputs, draw(graph_inputs(model.graph), 2))
+    return {name: len(shapes[node.input[0]]) for node in found for name in (node.input[0], node.output[0])}
 
 
 def _divide(

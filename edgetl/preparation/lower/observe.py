@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,13 +10,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl import runtime
 from edgetl.graphs import node_inputs
 from edgetl.preparation.decompose.builder import Array, Dim, Shape
+from edgetl.preparation.run import Shapes, types_of
 
 BATCHES = (2, 3)
 LARGEST_CONSTANT = 1 << 20
 """Bytes; what is larger stays a computation."""
+
+_INTEGERS = {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL}
 
 _SHAPES_ONLY = {"Shape", "Size"}
 
@@ -41,25 +44,53 @@ def observe(model: onnx.ModelProto) -> dict[str, Value]:
     """Run a graph for batches of 2 and of 3 and look at all its values.
 
     ONNX's shape inference does not know the training operators, so the graph runs in
-    onnxruntime-training. The numbers do not matter: floats are drawn, integers are 0.
+    onnxruntime-training. The numbers do not matter: floats are drawn, integers are 0. Of most values no more than
+    the shape is asked for, as soon as they are there: all of them at once would take gigabytes.
     """
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    graph = probe.graph
+    graph = model.graph
     names = list(dict.fromkeys(output for node in graph.node for output in node.output if output))
-    del graph.output[:]
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = runtime.open_session(probe.SerializeToString(), threads=runtime.available_cores(), optimize=False)
     fixed = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    runs = []
+    inputs = [value for value in graph.input if value.name not in fixed]
+    free, types = _independent(graph), types_of(model, names)
+    sizes = [name for name in names if name in free and types[name] in _INTEGERS]
+    probe = Shapes(model, names, sizes)
+    shapes, contents = [], []
     for batch in BATCHES:
-        feeds = {value.name: _drawn(value, batch) for value in graph.input if value.name not in fixed}
-        found = {**fixed, **feeds}
-        if names:
-            found.update(zip(names, session.run(names, feeds), strict=True))
-        runs.append(found)
-    free = _independent(graph)
-    return {name: _value(runs[0][name], runs[1][name], free=name in free) for name in runs[0]}
+        feeds = {value.name: _drawn(value, batch) for value in inputs}
+        found, whole = probe.run(feeds)
+        shapes.append({**{name: array.shape for name, array in (*fixed.items(), *feeds.items())}, **found})
+        contents.append(whole)
+        types.update((name, helper.np_dtype_to_tensor_dtype(array.dtype)) for name, array in feeds.items())
+    del probe
+    types.update((name, helper.np_dtype_to_tensor_dtype(array.dtype)) for name, array in fixed.items())
+    small = [
+        n for n in names if n in free and n not in contents[0] and _nbytes(types[n], shapes[0][n]) <= LARGEST_CONSTANT
+    ]
+    probe = Shapes(_making(model, small), (), small)
+    for batch, known in zip(BATCHES, contents, strict=True):
+        _, numbers = probe.run({value.name: _drawn(value, batch) for value in inputs})
+        known.update({**fixed, **numbers})
+    return {
+        name: _value(types[name], shapes[0][name], shapes[1][name], contents[0].get(name), contents[1].get(name))
+        for name in shapes[0]
+    }
+
+
+def _nbytes(element_type: int, shape: Sequence[int]) -> int:
+    return math.prod(shape) * helper.tensor_dtype_to_np_dtype(element_type).itemsize
+
+
+def _making(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return the part of a graph that makes these values."""
+    needed: set[str] = set(names)
+    nodes: list[onnx.NodeProto] = []
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output):
+            nodes.insert(0, node)
+            needed.update(node_inputs(node))
+    initializers = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    part = helper.make_graph(nodes, "part", list(model.graph.input), [], initializer=initializers)
+    return helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
 def _drawn(value: onnx.ValueInfoProto, batch: int) -> Array:
@@ -83,15 +114,17 @@ def _independent(graph: onnx.GraphProto) -> set[str]:
     return free
 
 
-def _value(two: Array, three: Array, *, free: bool) -> Value:
-    element_type = helper.np_dtype_to_tensor_dtype(two.dtype)
-    shape = _sizes(two.shape, three.shape)
-    if not free:
+def _value(
+    element_type: int, two: Sequence[int], three: Sequence[int], content: Array | None, other: Array | None
+) -> Value:
+    """What was seen for two samples and for three; the content of what depends on no input."""
+    shape = _sizes(two, three)
+    if content is None or other is None:
         return Value(element_type, shape)
-    if two.shape == three.shape and np.array_equal(two, three):
-        return Value(element_type, shape, constant=two if two.nbytes <= LARGEST_CONSTANT else None)
-    if two.dtype == np.int64 and two.ndim == 1 and two.shape == three.shape:
-        return Value(element_type, shape, elements=_sizes(two.tolist(), three.tolist()))
+    if content.shape == other.shape and np.array_equal(content, other):
+        return Value(element_type, shape, constant=content if content.nbytes <= LARGEST_CONSTANT else None)
+    if content.dtype == np.int64 and content.ndim == 1 and content.shape == other.shape:
+        return Value(element_type, shape, elements=_sizes(content.tolist(), other.tolist()))
     return Value(element_type, shape)
 
 
