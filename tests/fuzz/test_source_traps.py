@@ -183,7 +183,7 @@ def test_other_suffixes_are_no_sources(tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     for name in ("net.h5", "net.hdf5", "net.pkl", "net.pt", "net.joblib", "net.zip"):
         (tmp_path / name).write_bytes(pickled(sprung))
-        with pytest.raises(ModelError, match="is no model source"):
+        with pytest.raises(ModelError, match="not a network to prepare"):
             load(tmp_path / name)
     assert not sprung.exists()
 

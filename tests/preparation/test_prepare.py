@@ -181,9 +181,9 @@ def test_an_existing_directory_is_replaced_only_by_force(source: Path, tmp_path:
         ("{file}:build", {"labels": ["a"], "classes": None}, "at least 2"),
         ("{file}:segmenter", {}, "no classifier is recognisable"),
         ("nowhere.py:build", {}, "does not exist"),
-        ("no.such.module:build", {}, "cannot be imported"),
+        ("no.such.module:build", {}, "there is no module no.such.module"),
         ("nowhere.onnx", {}, "does not exist"),
-        ("something", {}, "no model source"),
+        ("something", {}, "does not exist: give timm:NAME"),
         ("timm:no_such_net", {}, "timm has no model"),
     ],
 )
