@@ -29,7 +29,7 @@ def change(run: Path, **settings: object) -> None:
 def test_what_is_whole(digits_run: Path, digits_artifacts: Path, digits_model: Path) -> None:
     assert verify(digits_artifacts).checked == ("10 files have the SHA-256 that manifest.json lists",)
     found = verify(digits_run)
-    assert (found.kind, len(found.checked), found.unchecked) == ("run", 8, ())
+    assert (found.kind, len(found.checked), found.unchecked) == ("run", 9, ())
     assert any(LAST in phrase for phrase in found.checked)
     assert verify(digits_model).unchecked
     found = verify(digits_model, artifacts=digits_artifacts, run=digits_run)
