@@ -29,6 +29,7 @@ from edgetl.figures import FIGURES, best_epoch
 from edgetl.loop import Job, default_learning_rate, find_learning_rate, initial_head, prove, train
 from edgetl.loop import refit as train_on_all
 from edgetl.machine import this_machine
+from edgetl.outcome import concerns
 from edgetl.report import report_or_note
 from edgetl.run import LAST, Run, RunArgs, UsedSample
 from edgetl.settings import (
@@ -69,6 +70,7 @@ class FinetuneResult:
         placement: of the frozen part (`features`) and of the `training` step, each execution
             provider's share of the time; empty for what did not run.
         rejected: samples left out, and why.
+        concerns: what did not go well, in sentences (`edgetl.outcome`).
     """
 
     run: str
@@ -95,6 +97,7 @@ class FinetuneResult:
     engine: str
     placement: dict[str, dict[str, float]]
     rejected: tuple[tuple[str, str], ...]
+    concerns: tuple[str, ...]
 
 
 def finetune(
@@ -342,6 +345,10 @@ def finetune(
             proof = prove(job, run.deployed_parameters(), held_out)
             run.write_validation(proof)
             measured = answers(manifest.task, proof.unseen, job.encoder)
+            weighted = bool(job.args.label_smoothing or job.args.class_weights)
+            sentences = concerns(history, manifest.task, job.args.lr, proof.unseen, smoothed=weighted)
+            for sentence in sentences:
+                on_event(Note(sentence))
             result = FinetuneResult(
                 run=str(run.path),
                 task=manifest.task,
@@ -367,6 +374,7 @@ def finetune(
                 engine=found.engine,
                 placement=placement,
                 rejected=tuple((item.name, item.reason) for item in features.rejected),
+                concerns=sentences,
             )
             run.write_metrics({**schema.to_json(result), "machine": schema.to_json(this_machine())})
             del proof, measured  # the report reads them again

@@ -95,7 +95,14 @@ def _header(findings: Findings) -> str:
             "Repeat its <code>edgetl finetune</code> command with <code>--resume</code> to continue it; "
             "what it gets wrong is measured at its end.</p>"
         )
+    told = (findings.metrics or {}).get("concerns") if findings.finished else None
+    for sentence in told if isinstance(told, list) else []:
+        lines.append(f'<p class="notice">{escaped(_sentence(str(sentence)))}</p>')
     return "\n".join(lines) + "</header>"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _tiles(findings: Findings) -> str:
