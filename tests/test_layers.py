@@ -21,7 +21,7 @@ ORDER = ["errors", "suggest", "choices", "defaults", "metrics", "schema", "event
          "artifacts", "targets", "schedule", "rate", "external_data", "unfolding", "runtime", "machine", "providers",
          "graphs", "initialization", "data", "engines", "devices", "planning", "observation",
          "equalization", "correction", "quantization", "features",
-         "run", "runs", "report", "loop", "settings", "train", "deployed", "benchmarking", "deployment",
+         "outcome", "run", "runs", "report", "loop", "settings", "train", "deployed", "benchmarking", "deployment",
          "inspection", "verification", "doctor", "remote", "console", "outline", "cli"]  # fmt: skip
 
 BLOCK = """
