@@ -444,7 +444,7 @@ def test_balanced_weights_help_the_rare(digits: Path, digits_artifacts: Path, tm
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ({"optimizer": "adam"}, "no optimizer 'adam': choose one of adamw, sgd"),
+        ({"optimizer": "adam"}, "no optimizer 'adam'; did you mean 'adamw'?"),
         ({"optimizer": None}, "no optimizer None"),
         ({"schedule": "step"}, "no schedule 'step'"),
         ({"init": "random"}, "no init 'random'"),
