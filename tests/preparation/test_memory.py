@@ -1,11 +1,15 @@
 """What a training step takes, from its graph."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.graphs import make_model
+from edgetl.preparation.lower.observe import Value, observe
 from edgetl.preparation.memory import _length, graph_memory
 
 
@@ -49,3 +53,22 @@ def test_what_is_read_later_is_kept() -> None:
 
 def test_sizes_as_they_are_observed() -> None:
     assert [_length(dim, 8) for dim in (5, "batch", "3*batch", "batch+1", "2*batch-3")] == [5, 8, 24, 9, 13]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_values_are_looked_at_one_after_the_other() -> None:
+    """Eighty values of 12 MB for three samples, of which two are needed at once."""
+    resource = pytest.importorskip("resource")
+    nodes = [helper.make_node("Softplus", ["x" if i == 0 else f"a{i}"], [f"a{i + 1}"]) for i in range(80)]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1_000_000])]
+    outputs = [helper.make_tensor_value_info("a80", TensorProto.FLOAT, None)]
+    model = make_model(helper.make_graph(nodes, "deep", inputs, outputs))
+    observe(model)  # its libraries and threads are there
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (held + 400_000_000, before[1]))
+    try:
+        found = observe(model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert found["a80"] == Value(TensorProto.FLOAT, ("batch", 1_000_000))
