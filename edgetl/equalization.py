@@ -8,7 +8,7 @@ output channel).
 
 What Clip bounds (ReLU6) stays as it is: its bound would have to differ by channel, for which there is no kernel in
 eight bits. Folding the bound into the channel's own range was tried: values beyond those of the samples are cut, and
-the features of EfficientNet-Lite0 and MobileNetV2 got worse by a tenth to a half.
+the error of EfficientNet-Lite0's features on `recycling` rose from 6.5 % to between 6.7 and 9.1 %.
 """
 
 from __future__ import annotations

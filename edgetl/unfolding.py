@@ -35,7 +35,7 @@ def refuse_unfolding(file: Path) -> None:
         return  # most models, without being parsed
     import onnx
 
-    with one_sentence(EngineError, f"{file} is no ONNX model that can be read"):
+    with one_sentence(EngineError, f"{file} is not an ONNX model that can be read"):
         model = onnx.load(file, load_external_data=False)
     check_unfolding(str(file), model)
 

@@ -239,5 +239,5 @@ def test_a_function_that_calls_itself_ends(tmp_path: Path) -> None:
     model.opset_import.append(opsets[1])
     model.graph.node[2].op_type, model.graph.node[2].domain = "Twice", "own"
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
-    with bounded(), pytest.raises(ModelError):
+    with bounded(), pytest.raises(EngineError, match="its function 'Twice' calls itself"):
         load(tmp_path / "net.onnx")
