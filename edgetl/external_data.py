@@ -32,7 +32,7 @@ def refuse_external_data_elsewhere(model: Path) -> None:
     import onnx
 
     # what only another reader understands is not handed on to it
-    with one_sentence(EngineError, f"{model} is no ONNX model that can be read"):
+    with one_sentence(EngineError, f"{model} is not an ONNX model that can be read"):
         found = onnx.load(model, load_external_data=False)
     home = model.resolve().parent
     for location in _locations(found):

@@ -19,7 +19,7 @@ from onnx import helper  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgetl.artifacts import TensorSpec  # noqa: E402
-from edgetl.errors import ModelError, one_sentence  # noqa: E402
+from edgetl.errors import EngineError, ModelError, one_sentence  # noqa: E402
 from edgetl.preparation.run import run_graph  # noqa: E402
 from edgetl.preparation.sources import LoadedModel, load_source  # noqa: E402
 from edgetl.preparation.sources.program_archive import read_program  # noqa: E402
