@@ -1,7 +1,7 @@
 """edgetl: transfer learning on the edge, from a pretrained network to one ONNX file.
 
 Three functions do the work, and the commands of the same names call them:
-`prepare` (workstation, needs torch), `finetune` and `deploy` (device, no torch).
+`prepare` (workstation, needs torch), `finetune` and `deploy` (device, no torch). `adapt` calls them all.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 # name → module; imported when first used, so that `import edgetl` costs nothing
 _EXPORTS = {
+    "adapt": "edgetl.adaptation",
     "prepare": "edgetl.preparation",
     "finetune": "edgetl.train",
     "plan": "edgetl.planning",
@@ -31,6 +32,7 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from edgetl.adaptation import adapt as adapt
     from edgetl.benchmarking import benchmark as benchmark
     from edgetl.deployed import DeployedModel as DeployedModel
     from edgetl.deployed import evaluate as evaluate

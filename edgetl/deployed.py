@@ -304,6 +304,7 @@ class Evaluation:
         figures: of the task, by name: `accuracy` and `macro_f1`; `macro_f1`, `micro_f1` and `exact_match`
             of several labels; `r2`, `mae` and `rmse` of numbers. See `edgetl.metrics`.
         accuracy, correct: of classification, else None.
+        loss: mean cross-entropy (`edgetl.metrics.log_loss`); None of numbers.
         per_label: the figures of each class, label or number.
         ms_per_image: wall-clock milliseconds for each sample, decoding included, with `threads` threads.
         placement: each execution provider's share of the time, as seen at the first sample.
@@ -323,6 +324,7 @@ class Evaluation:
     threads: int
     placement: dict[str, float]
     rejected: tuple[tuple[str, str], ...]
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -395,6 +397,7 @@ def evaluate(
     loop_started = time.monotonic()
     labels: list[Any] = []
     found: list[NDArray[np.float32]] = []
+    losses: list[float] = []
     names: list[str] = []
     digests: list[bytes] = []
     rejected: list[tuple[str, str]] = []
@@ -408,6 +411,8 @@ def evaluate(
             names.append(sample.name)
             digests.append(bytes.fromhex(outcome.digest))
             found.append(outcome.answer)
+            if deployed.task != "regression":
+                losses.append(metrics.log_loss(np.array([sample.label]), np.array([outcome.logits])))
         on_event(FeatureProgress(done, len(samples), 0))
     seconds = time.monotonic() - loop_started
     if not found:
@@ -437,6 +442,7 @@ def evaluate(
         threads=threads,
         placement=deployed.placement,
         rejected=tuple(rejected),
+        loss=float(np.mean(losses)) if losses else None,
     )
 
 

@@ -27,6 +27,23 @@ def refuse_external_data_elsewhere(model: Path) -> None:
         EngineError: it names the first such file; or the model names files, perhaps, and cannot be read.
         OSError: the model cannot be read.
     """
+    home = model.resolve().parent
+    for location in _external(model):
+        if not (home / location).resolve().is_relative_to(home):
+            raise EngineError(f"{model} keeps weights in {location!r}, outside of its directory: they are not read")
+
+
+def external_files(model: Path) -> list[Path]:
+    """Return the files in which an ONNX model keeps weights, as far as they are there, sorted.
+
+    Raises:
+        EngineError, OSError: as above.
+    """
+    found = {model.resolve().parent / location for location in _external(model)}
+    return sorted(file for file in found if file.is_file())
+
+
+def _external(model: Path) -> Iterator[str]:
     if not _mentions(model, _KEY):
         return  # most models, without being parsed
     import onnx
@@ -34,10 +51,7 @@ def refuse_external_data_elsewhere(model: Path) -> None:
     # what only another reader understands is not handed on to it
     with one_sentence(EngineError, f"{model} is not an ONNX model that can be read"):
         found = onnx.load(model, load_external_data=False)
-    home = model.resolve().parent
-    for location in _locations(found):
-        if not (home / location).resolve().is_relative_to(home):
-            raise EngineError(f"{model} keeps weights in {location!r}, outside of its directory: they are not read")
+    yield from _locations(found)
 
 
 def _mentions(file: Path, text: bytes) -> bool:

@@ -212,6 +212,22 @@ def regression(truth: ArrayLike, predicted: ArrayLike) -> Regression:
     )
 
 
+def log_loss(labels: NDArray[Any], logits: NDArray[Any]) -> float:
+    """Return the mean cross-entropy of classes, or the mean binary cross-entropy of several labels.
+
+    Args:
+        labels: `[N]` int class indices, or `[N, K]` 0 or 1.
+        logits: `[N, K]`.
+    """
+    scores = np.asarray(logits, np.float64)
+    if labels.ndim == 1:
+        highest = scores.max(axis=1)
+        total = highest + np.log(np.exp(scores - highest[:, None]).sum(axis=1))
+        return float(np.mean(total - scores[np.arange(len(labels)), labels]))
+    # log(1 + exp(z)) - t·z
+    return float(np.mean(np.logaddexp(0, scores) - labels * scores))
+
+
 def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
     """Return the bounds between which a share of `correct` in `samples` lies with 95 % confidence (Wilson 1927)."""
     z = 1.959964

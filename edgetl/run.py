@@ -76,6 +76,7 @@ class RunArgs:
         pixel_range: the values that become black and white, of pictures of more than 8 bits
             (`edgetl.data.depth`); None if there were none.
         refit: whether the run ends with training on all samples, those that validated included.
+        keep_test: whether the part `test` of the data was left alone, though nothing else validated.
         samples_sha256: of the file `samples.csv`.
     """
 
@@ -118,6 +119,7 @@ class RunArgs:
     device: str | None = None
     pixel_range: PixelRange | None = None
     refit: bool = False
+    keep_test: bool = False
     samples_sha256: str = ""
 
 

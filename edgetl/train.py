@@ -107,6 +107,7 @@ def finetune(
     out: str | Path,
     val: str | Path | None = None,
     val_fraction: float = defaults.VAL_FRACTION,
+    keep_test: bool = False,
     input_column: Sequence[str] = (),
     label_column: Sequence[str] = (),
     window: float | None = None,
@@ -155,6 +156,8 @@ def finetune(
         out: the run directory to write.
         val: data to validate on; without it the part `val` or `test` of `data`, or `val_fraction` of the
             training samples, stratified and seeded.
+        keep_test: whether the part `test` of `data` is left alone, so that it can be evaluated at the end; where there
+            is no `val`, `val_fraction` of the training samples validates.
         input_column, label_column: of a table, where they have other names than usual; several for
             arrays, and for several labels or numbers.
         window, hop: of recordings, the length in seconds of the windows that are samples, and the time from
@@ -217,7 +220,7 @@ def finetune(
     check_task(given, manifest.task)
     cut = windows_of(manifest.audio, window, hop)
     wanted = wanted_by(manifest, manifest.labels, input_column, label_column)
-    train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted, on_event)
+    train_set, val_set = open_training(Path(data), Path(val) if val else None, wanted, on_event, keep_test=keep_test)
     if len(train_set.labels) != manifest.outputs:
         raise DataError(
             f"{train_set.root} has {len(train_set.labels)} {OUTPUTS_ARE[manifest.task]}, but {prepared.path} was "
@@ -277,6 +280,7 @@ def finetune(
         data=str(Path(data).resolve()),
         val=str(Path(val).resolve()) if val else None,
         val_fraction=val_fraction,
+        keep_test=keep_test,
         labels=train_set.labels,
         epochs=epochs,
         batch_size=found.batch_size,

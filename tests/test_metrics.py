@@ -133,3 +133,21 @@ def test_many_classes_take_no_memory_by_their_square() -> None:
     assert found.correct == int((truth == predicted).sum())
     assert len(found.classes) == classes
     assert metrics.confused(truth, predicted, classes)[2].sum() == 1000 - found.correct
+
+
+def test_log_loss_as_scikit_learn_measures_it() -> None:
+    sk = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    logits = 5 * rng.standard_normal((40, 3))
+    classes = rng.integers(0, 3, 40)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert metrics.log_loss(classes, logits) == pytest.approx(sk.log_loss(classes, probabilities))
+    several = rng.integers(0, 2, (40, 3))
+    each = [sk.log_loss(several[:, k], 1 / (1 + np.exp(-logits[:, k]))) for k in range(3)]
+    assert metrics.log_loss(several, logits) == pytest.approx(np.mean(each))
+
+
+def test_log_loss_of_numbers_beyond_what_exp_can_hold() -> None:
+    assert metrics.log_loss(np.array([0, 1]), np.array([[2000.0, 0.0], [0.0, 2000.0]])) == 0
+    assert metrics.log_loss(np.array([1]), np.array([[2000.0, 0.0]])) == 2000
+    assert metrics.log_loss(np.array([[1, 0]]), np.array([[2000.0, 2000.0]])) == 1000

@@ -8,6 +8,7 @@ import sys
 import click
 
 from edgetl import __version__
+from edgetl.cli.adapt import adapt
 from edgetl.cli.deploy import deploy
 from edgetl.cli.devices import devices, plan
 from edgetl.cli.elsewhere import pull, push, remote, rollback
@@ -28,7 +29,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-_DOING = (prepare, plan, finetune, deploy, evaluate, predict, benchmark)
+_DOING = (adapt, prepare, plan, finetune, deploy, evaluate, predict, benchmark)
 _ELSEWHERE = (push, pull, rollback, remote)
 _LOOKING = (inspect, verify, report, runs, devices, doctor, demo)
 for command in (*_DOING, *_ELSEWHERE, *_LOOKING):

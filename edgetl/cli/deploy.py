@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from edgetl.cli.options import json_option, threads_option
 from edgetl.cli.reporting import finish, reporting
 from edgetl.errors import command
 from edgetl.figures import figure, shown
+
+if TYPE_CHECKING:
+    from edgetl.deployment import DeployResult
 
 
 @click.command()
@@ -95,13 +98,6 @@ def deploy(
             pushed = push(out, to, ssh_options=joined(port, identity, options), on_event=display)
             result = replace(result, model=pushed.destination)
             next_lines = how_to_go_back(pushed, port, identity, options)
-    name, value = next(iter(result.figures.items()))
-    seen = "" if result.held_out else ", which trained in the end"
-    verified = f"  verified on {result.verified_samples} samples{seen}: {figure(name, value)}"
-    if result.figures_before[name] != value:
-        verified += f" ({shown(name, result.figures_before[name])} before)"
-    if result.compared.worse or result.compared.better:
-        verified += f", {result.compared.worse} answered worse and {result.compared.better} better"
     kind = f"opset {result.opset}, IR {result.ir_version}" if result.format == "onnx" else "format ort"
     precision = result.precision
     if result.backbone_precision != "float32":
@@ -110,6 +106,18 @@ def deploy(
         as_json,
         result,
         f"{result.model} is ready: {result.size_mb:.1f} MB, {precision}, {kind}",
-        f"{verified}, logits differ by {result.largest_difference:.1e} at most",
+        f"  {verified(result)}, logits differ by {result.largest_difference:.1e} at most",
         *next_lines,
     )
+
+
+def verified(result: DeployResult) -> str:
+    """Say what the file's answers to the validation samples are, beside those of the run."""
+    name, value = next(iter(result.figures.items()))
+    seen = "" if result.held_out else ", which trained in the end"
+    text = f"verified on {result.verified_samples} samples{seen}: {figure(name, value)}"
+    if result.figures_before[name] != value:
+        text += f" ({shown(name, result.figures_before[name])} before)"
+    if result.compared.worse or result.compared.better:
+        text += f", {result.compared.worse} answered worse and {result.compared.better} better"
+    return text

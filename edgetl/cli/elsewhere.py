@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-COMMANDS = ("finetune", "deploy", "evaluate", "predict", "benchmark", "inspect", "report", "runs", "doctor", "plan")
+COMMANDS = (
+    "adapt",
+    "finetune",
+    "deploy",
+    "evaluate",
+    "predict",
+    "benchmark",
+    "inspect",
+    "report",
+    "runs",
+    "doctor",
+    "plan",
+)
 """What `remote` runs there."""
 
 

@@ -40,6 +40,11 @@ from edgetl.figures import figure, metrics_of
     show_default=True,
     help="Share of each class kept for validation.",
 )
+@click.option(
+    "--keep-test",
+    is_flag=True,
+    help="Leave test/ of DATA alone, for edgetl evaluate; without val/, --val-fraction validates.",
+)
 @click.option("--epochs", type=number("epochs"), default=defaults.EPOCHS, show_default=True)
 @click.option(
     "--batch-size",

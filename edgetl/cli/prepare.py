@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from edgetl.cli.options import (
 )
 from edgetl.cli.reporting import finish, reporting
 from edgetl.errors import command
+
+_PREPROCESSING = ("size", "channels", "resize", "crop_pct", "interpolation", "mean", "std", "channel_order")
+"""Options that are fields of the preprocessing."""
 
 
 @click.command()
@@ -147,14 +151,7 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
     labels, label_column = options.pop("labels"), options.pop("label_column")
     if sum(value is not None for value in (labels, options["labels_from"], options["classes"])) != 1:
         raise click.UsageError("Give exactly one of --labels, --labels-from and --classes.")
-    names = ("size", "channels", "resize", "crop_pct", "interpolation", "mean", "std", "channel_order")
-    preprocessing = {name: options.pop(name) for name in names}
-    for name in ("mean", "std"):
-        preprocessing[name] = numbers(preprocessing[name], f"--{name}")
-    options["model_args"] = dict(key_value(item, "--model-arg") for item in options["model_args"])
-    options["audio"] = dict(key_value(item, "--audio-arg") for item in options["audio"])
-    if options["input_shape"] is not None:
-        options["input_shape"] = numbers(options["input_shape"], "--input-shape", int)
+    arguments = as_arguments(options)
 
     with reporting(as_json) as display:
         import edgetl
@@ -164,9 +161,8 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
             source,
             labels=None if labels is None else labels.split(","),
             label_column=label_column,
-            preprocessing=preprocessing,
             on_event=display,
-            **options,
+            **arguments,
         )
     shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in result.features)
     finish(
@@ -180,3 +176,20 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
         f"  features per sample: {shapes} ({result.feature_kb_per_image:.1f} kB)",
         f"next: {command('finetune', result.artifacts, 'DATA', '--out', f'runs/{Path(result.artifacts).name}')}",
     )
+
+
+def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of `prepare` by name, all or some, as arguments of the function; others stay as they are."""
+    arguments = {name: value for name, value in options.items() if name not in _PREPROCESSING}
+    preprocessing = {name: options[name] for name in _PREPROCESSING if name in options}
+    for name in ("mean", "std"):
+        if name in preprocessing:
+            preprocessing[name] = numbers(preprocessing[name], f"--{name}")
+    if preprocessing:
+        arguments["preprocessing"] = preprocessing
+    for name, option in (("model_args", "--model-arg"), ("audio", "--audio-arg")):
+        if name in options:
+            arguments[name] = dict(key_value(item, option) for item in options[name])
+    if options.get("input_shape") is not None:
+        arguments["input_shape"] = numbers(options["input_shape"], "--input-shape", int)
+    return arguments

@@ -117,7 +117,7 @@ def _disk_error(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"the disk is full{where}: make space and repeat the command; "
-            "what was finished is kept (finetune: add --resume)"
+            "what was finished is kept (finetune, adapt: add --resume)"
         )
     return f"{error.strerror or error}{where}"
 

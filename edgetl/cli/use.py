@@ -39,12 +39,13 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
         result = edgetl.evaluate(model, data, on_event=display, **options)
 
     (metric, value), *_ = result.figures.items()
+    measured = result.figures if result.loss is None else {**result.figures, "loss": result.loss}
     counted = f"{result.samples} samples" if result.correct is None else f"{result.correct} of {result.samples} samples"
     finish(
         as_json,
         result,
         f"{figure(metric, value)} ({counted} in {result.data})",
-        *outline.others(result.figures, metric),
+        *outline.others(measured, metric),
         *outline.per_label(result.per_label),
         f"  {result.ms_per_image:.1f} ms per sample with {result.threads} threads, "
         f"{result.peak_rss_mb:.0f} MB, {len(result.rejected)} left out",

@@ -31,9 +31,12 @@ _FILES = {*table.SUFFIXES, *arrays.SUFFIXES, ".txt"}
 
 
 def open_training(
-    data: Path, val: Path | None, wanted: Wanted, on_event: OnEvent = ignore
+    data: Path, val: Path | None, wanted: Wanted, on_event: OnEvent = ignore, *, keep_test: bool = False
 ) -> tuple[Dataset, Dataset | None]:
     """Open what trains, and what validates: `val` if given, else the part `val` or `test` of `data`, or None.
+
+    Args:
+        keep_test: whether the part `test` is left alone, even where nothing else validates.
 
     Raises:
         DataError: it cannot be read, or its labels are not those wanted; what trains lacks a class.
@@ -45,8 +48,18 @@ def open_training(
             "training part, or give these with --val"
         )
     train = parts["train"](wanted.labels)
-    opener = _main(_parts(val, wanted, on_event)) if val else parts.get("val") or parts.get("test")
+    test = None if keep_test else parts.get("test")
+    opener = _main(_parts(val, wanted, on_event)) if val else parts.get("val") or test
     return train, opener(train.labels) if opener else None
+
+
+def has_test(data: Path, wanted: Wanted) -> bool:
+    """Return whether data that train have a part `test` as well.
+
+    Raises:
+        DataError: as `open_training`.
+    """
+    return {"train", "test"} <= _parts(data, wanted, trains=True).keys()
 
 
 def open_measured(data: Path, wanted: Wanted, on_event: OnEvent = ignore) -> Dataset:
@@ -96,19 +109,48 @@ def label_names(data: Path, task: str, label_columns: tuple[str, ...], on_event:
     Raises:
         DataError: as `open_training`.
     """
+    file = _label_file(data)
+    where = data if file is None else file
     wanted = Wanted(
-        modality="array" if data.suffix.lower() in arrays.SUFFIXES else "image", task=task, label_columns=label_columns
+        modality="array" if where.suffix.lower() in arrays.SUFFIXES else "image", task=task, label_columns=label_columns
     )
-    described = data if data.suffix.lower() in table.SUFFIXES else table.metadata_of(data)
-    if described is None and data.is_dir():
-        layout = find_layout(data)
-        train = layout.parts.get("train") or next(iter(layout.parts.values()), data)
-        if train.is_file():
-            return label_names(train, task, label_columns, on_event)
-        described = table.metadata_of(train)
-    if described is not None:
-        return table.table_labels(described, wanted)
-    return _main(_parts(data, wanted, on_event, trains=True))(()).labels
+    if file is not None and file.suffix.lower() in table.SUFFIXES:
+        return table.table_labels(file, wanted)
+    return _main(_parts(where, wanted, on_event, trains=True))(()).labels
+
+
+def task_of(data: Path, label_columns: tuple[str, ...] = (), on_event: OnEvent = ignore) -> str:
+    """Return the task that labels are clearly of; `classification` where they tell of no other.
+
+    Lists of labels, and columns that hold 0 and 1 alone, are of several labels; numbers that are not whole, and
+    several of them for each sample, are of regression.
+
+    Raises:
+        DataError: as `open_training`.
+    """
+    file = _label_file(data)
+    if file is None:
+        return "classification"
+    if file.suffix.lower() in arrays.SUFFIXES:
+        task, why = arrays.task_of(file)
+    elif file.suffix.lower() in table.SUFFIXES:
+        task, why = table.task_of(file, label_columns)
+    else:
+        return "classification"
+    if task != "classification":
+        on_event(Note(f"{why} in {file}, so the task is {task}; --task says otherwise"))
+    return task
+
+
+def _label_file(data: Path) -> Path | None:
+    """Return the table or the archive that has the labels of what trains; None if folders have them."""
+    if not data.is_dir():
+        return data
+    if (described := table.metadata_of(data)) is not None:
+        return described
+    layout = find_layout(data)
+    train = layout.parts.get("train") or next(iter(layout.parts.values()), data)
+    return train if train.is_file() else table.metadata_of(train)
 
 
 Opener = Callable[[tuple[str, ...]], Dataset]
@@ -177,6 +219,7 @@ __all__ = [
     "Samples",
     "Wanted",
     "content_digest",
+    "has_test",
     "label_names",
     "open_folder",
     "open_inputs",
@@ -185,5 +228,6 @@ __all__ = [
     "read_rgb",
     "split_stratified",
     "strata",
+    "task_of",
     "wanted_by",
 ]

@@ -100,6 +100,26 @@ def sample_shape(file: Path) -> tuple[int, ...] | None:
     return next((arrays[x].shape[1:] or None for x, _ in _members(arrays).values() if x is not None), None)
 
 
+def task_of(file: Path) -> tuple[str, str]:
+    """Return the task that the labels of an archive are clearly of, and a clause that says why; else `classification`.
+
+    Raises:
+        DataError: as `open_arrays`.
+    """
+    arrays, _ = _read(Path(file))
+    y = next((y for _, y in _members(arrays).values() if y is not None), None)
+    values = arrays[y] if y is not None else np.empty(0, np.int64)
+    if values.dtype.kind not in "fiub":
+        return "classification", ""
+    if values.ndim == 2 and values.shape[1] > 1:
+        if np.isin(values, (0, 1)).all():
+            return "multilabel", f"{y} holds 0 or 1 for each of {values.shape[1]} labels"
+        return "regression", f"{y} holds {values.shape[1]} numbers for each sample"
+    if values.dtype.kind == "f" and (values != np.round(values)).any():
+        return "regression", f"{y} holds numbers that are not whole"
+    return "classification", ""
+
+
 def _open(
     file: Path, arrays: dict[str, NDArray[Any]], wanted: Wanted, x: str, y: str | None, expected: tuple[str, ...]
 ) -> Dataset:

@@ -92,6 +92,39 @@ def table_labels(file: Path, wanted: Wanted) -> tuple[str, ...]:
     return _labels(replace(table, lines=training), wanted, _label_columns(table, wanted))[0]
 
 
+def task_of(file: Path, label_columns: tuple[str, ...]) -> tuple[str, str]:
+    """Return the task that a table's labels are clearly of, and a clause that says why; else `classification`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    table = _read(Path(file))
+    columns = label_columns or tuple(name for name in _LABELS if name in table.columns)[:1]
+    rows = [[line.values.get(name) for name in columns] for line in table.lines]
+    values = [item for row in rows for value in row for item in (value if isinstance(value, list) else [value])]
+    numbers = [_as_number(value) for value in values]
+    known = [number for number in numbers if number is not None]
+    are_numbers = bool(known) and len(known) == len(numbers)
+    if len(columns) > 1:
+        if are_numbers and set(known) <= {0.0, 1.0}:
+            return "multilabel", f"{listed(columns)} hold 0 and 1"
+        return ("regression", f"{listed(columns)} hold numbers") if are_numbers else ("classification", "")
+    if any(isinstance(value, list) for row in rows for value in row):
+        kind = ("regression", "numbers") if are_numbers else ("multilabel", "labels")
+        return kind[0], f"{listed(columns)} holds lists of {kind[1]}"
+    if are_numbers and any(number != round(number) for number in known):
+        return "regression", f"{listed(columns)} holds numbers that are not whole"
+    return "classification", ""
+
+
+def _as_number(value: Any) -> float | None:
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 def samples_of(file: Path, label_columns: tuple[str, ...]) -> tuple[str | None, str]:
     """Return the modality of a table's samples and an example: a path, a text, or how many numbers one sample has.
 

@@ -121,8 +121,8 @@ def deploy(
     started = time.monotonic()
     threads = runtime.usable_threads(threads, on_event)
     source, target = Run(Path(run)), Path(out)
+    form = check_form(precision, quantize_head, max_drop, input, batch, format)
     format = format or ("ort" if target.suffix == ".ort" else "onnx")
-    form = _checked(precision, quantize_head, max_drop, input, batch, format)
     args = source.read_args()
     best, parameters = source.read_best(), source.deployed_parameters()
     prepared = load_artifacts(Path(artifacts or args.artifacts))
@@ -182,10 +182,23 @@ def deploy(
     )
 
 
-def _checked(precision: str, quantize_head: bool, max_drop: float, input: str, batch: int | None, format: str) -> Form:
+def check_form(
+    precision: str = "float32",
+    quantize_head: bool = False,
+    max_drop: float = defaults.MAX_DROP,
+    input: str = "raw",
+    batch: int | None = None,
+    format: str | None = None,
+) -> Form:
+    """Return what arguments of `deploy` ask for.
+
+    Raises:
+        EdgetlError: a word is none of the choices, or a number out of range, or two do not go together.
+    """
     check_choice("precision", precision, PRECISIONS)
     check_choice("input", input, INPUTS)
-    check_choice("format", format, FORMATS)
+    if format is not None:
+        check_choice("format", format, FORMATS)
     check_range("max_drop", max_drop, 0, 100)
     if batch is not None:
         check_range("batch", batch, 1, 2**31)
