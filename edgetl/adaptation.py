@@ -154,7 +154,8 @@ def adapt(
     storage.refuse_existing(folder, force=True, marker=STATE, besides=LOCK)
     with storage.locked(folder / LOCK, f"the folder {folder}"):
         if force:
-            state = _State(edgetl.__version__, model_sha256=sha256_file(target) if target.is_file() else "")
+            here = sha256_file(target) if target.is_file() else ""
+            state = _State(edgetl.__version__, run_sha256=_hash_of_finished(run) or "", model_sha256=here)
         else:
             state = _read(folder)
             _refuse_to_replace(target, run, state, resume=resume)
@@ -169,15 +170,11 @@ def adapt(
                 if _is_intact(artifacts, state, origin):
                     on_event(Note(f"{artifacts} is used again: source, options and labels are the same"))
                 else:
-                    if resume and (run.path / ARGS).is_file():
-                        raise RunError(
-                            f"{run.path} cannot be resumed, because source, options or labels are not those that "
-                            f"{artifacts} was prepared with: repeat the first command with --resume, or start anew with "
-                            "--force"
-                        )
+                    if resume:
+                        _refuse_another_network(run, artifacts)
                     prepared = prepare(source, out=artifacts, labels_from=data, force=True, on_event=on_event, **asked)
                     state = replace(state, origin=origin, artifacts_sha256=load_artifacts(artifacts).sha256)
-            _write(folder, state)
+                    _write(folder, state)
 
             manifest = load_artifacts(artifacts).manifest
             columns = options.get("input_column", ()), options.get("label_column", ())
@@ -264,6 +261,14 @@ def _refuse_to_replace(target: Path, run: Run, state: _State, *, resume: bool) -
         raise RunError(f"{run.path} is not finished: add --resume to go on, or --force to start anew")
     if target.exists() and (is_new or not resume) and sha256_file(target) != state.model_sha256:
         raise EdgetlError(f"{target} exists already, and not from here: choose another --out, or add --force")
+
+
+def _refuse_another_network(run: Run, artifacts: Path) -> None:
+    if (run.path / ARGS).is_file():
+        raise RunError(
+            f"{run.path} cannot be resumed, because source, options or labels are not those that {artifacts} was "
+            "prepared with, or that was altered: repeat the first command with --resume, or start anew with --force"
+        )
 
 
 def _hash_of_finished(run: Run) -> str | None:

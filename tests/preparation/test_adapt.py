@@ -1,8 +1,10 @@
 """One command from a network's source to an evaluated file."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 from conftest import write_pictures
 
 from edgetl import adapt, prepare
+from edgetl.adaptation import Adaptation
 from edgetl.artifacts import load_artifacts
 from edgetl.cli import main
 from edgetl.errors import EdgetlError, RunError
@@ -103,9 +106,23 @@ def test_it_prepares_what_prepare_does(tmp_path: Path) -> None:
     assert ours.files.keys() == theirs.files.keys()
 
 
-@pytest.mark.parametrize("stage", ["loading and exporting", "cutting", "generating gradients", "features", "training",
-                                   "training on all 16 samples", "composing", "verifying", "evaluating"])  # fmt: skip
-def test_it_goes_on_wherever_it_stopped(tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("before", "stage"),
+    [
+        *(("nothing", stage) for stage in (
+            *("loading and exporting", "generating gradients", "features", "training"),
+            *("training on all 16 samples", "composing", "evaluating"),
+        )),
+        *(("fewer pictures", stage) for stage in ("features", "training", "evaluating")),
+        *(("another width", stage) for stage in ("loading and exporting", "features")),
+        *(("the same, and --force", stage) for stage in ("loading and exporting", "training")),
+    ],
+)  # fmt: skip
+def test_it_goes_on_wherever_it_stopped(
+    tmp_path: Path, stage: str, before: str, finished: tuple[str, Path, dict[str, Any], Adaptation]
+) -> None:
+    """With the result of an undisturbed call, whatever another call had left there."""
+
     class Stop(BaseException):
         pass
 
@@ -113,19 +130,56 @@ def test_it_goes_on_wherever_it_stopped(tmp_path: Path, stage: str) -> None:
         if event == Stage(stage):
             raise Stop
 
-    source = f"{write_source(tmp_path)}:build"
-    data = write_pictures(tmp_path / "data" / "train", {"a": 8, "b": 8}).parent
-    write_pictures(data / "test", {"a": 3, "b": 3}, seed=1)
-    options = {"epochs": 2, "lr": 1e-2, "preprocessing": {"size": 12}}
-    with pytest.raises(Stop):
-        adapt(source, data, out=tmp_path / "m.onnx", on_event=stop, **options)
+    source, data, options, whole = finished
+    model, forces = tmp_path / "m.onnx", before.endswith("--force")
+    if before != "nothing":
+        shutil.copytree(data, tmp_path / "data")
+        (tmp_path / "data" / "train" / "a" / "007.png").unlink()
+        fewer = before == "fewer pictures"
+        others = {**options, "model_args": {"width": 5}} if before == "another width" else options
+        adapt(source, tmp_path / "data" if fewer else data, out=model, **others)
     told = Told()
-    result = adapt(source, data, out=tmp_path / "m.onnx", resume=True, on_event=told, **options)
-    assert told.loaded == (stage in ("loading and exporting", "cutting", "generating gradients"))
-    whole = adapt(source, data, out=tmp_path / "whole.onnx", **options)
+    with pytest.raises(Stop):
+        adapt(source, data, out=model, on_event=stop, force=forces, **options)
+    result = adapt(source, data, out=model, resume=True, on_event=told, **options)
+    assert told.loaded == (stage in ("loading and exporting", "generating gradients"))
     assert result.evaluated is not None
     assert whole.evaluated is not None
     assert (result.evaluated.figures, result.evaluated.loss) == (whole.evaluated.figures, whole.evaluated.loss)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, dict[str, Any], Adaptation]:
+    """Source, data, options, and what an undisturbed call gives."""
+    root = tmp_path_factory.mktemp("finished")
+    source = f"{write_source(root)}:build"
+    data = write_pictures(root / "data" / "train", {"a": 8, "b": 8}).parent
+    write_pictures(data / "test", {"a": 3, "b": 3}, seed=1)
+    options = {"epochs": 2, "lr": 1e-2, "preprocessing": {"size": 12}}
+    return source, data, options, adapt(source, data, out=root / "whole.onnx", **options)
+
+
+def test_a_mistake_leaves_what_there_was(
+    finished: tuple[str, Path, dict[str, Any], Adaptation], tmp_path: Path
+) -> None:
+    source, data, options, _ = finished
+    model = tmp_path / "m.onnx"
+    adapt(source, data, out=model, **options)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    (tmp_path / "empty").mkdir()
+    for arguments in (
+        {"data": tmp_path / "empty"},
+        {"head": "nothing"},
+        {"metric": "r2"},
+        {"head": "nothing", "force": True},
+    ):
+        with pytest.raises(EdgetlError):
+            adapt(**{"source": source, "data": data, "out": model, **options, **arguments})  # type: ignore[arg-type]
+        after = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        changed = {file.name for file in before.keys() | after.keys() if before.get(file) != after.get(file)}
+        assert changed <= {"adapt.json"}
+    assert adapt(source, data, out=model, **options).evaluated is not None
+    assert (tmp_path / "m.edgetl" / "previous" / "args.yaml").is_file()
 
 
 def test_a_run_is_not_resumed_with_another_network(tmp_path: Path) -> None:
@@ -134,7 +188,7 @@ def test_a_run_is_not_resumed_with_another_network(tmp_path: Path) -> None:
     options = {"epochs": 1, "preprocessing": {"size": 12}}
     adapt(source, data, out=tmp_path / "m.onnx", **options)
     before = (tmp_path / "m.edgetl" / "artifacts" / "manifest.json").read_bytes()
-    with pytest.raises(RunError, match="cannot be resumed, because source, options or labels"):
+    with pytest.raises(RunError, match="cannot be resumed, because source, options or labels are not those"):
         adapt(source, data, out=tmp_path / "m.onnx", resume=True, model_args={"width": 5}, **options)
     assert (tmp_path / "m.edgetl" / "artifacts" / "manifest.json").read_bytes() == before
 
