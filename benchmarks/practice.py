@@ -9,8 +9,8 @@ has fewer samples), with the penalty chosen by log loss and, as its default is, 
 PyTorch's transfer-learning tutorial trains one (SGD, rate 0.001, momentum 0.9, batch 4, 25 epochs, every 7 of them
 with a tenth of the rate). `--train POLICY` compares with the head alone instead.
 
-Rows are means over draws. The calibration error is that of 15 bins; its floor is what a calibrated model with the same
-confidences has by chance on so few test samples.
+A cell is accuracy, log loss and expected calibration error (15 bins), means over draws. `floor` is the calibration
+error that a calibrated model with edgetl's confidences would have by chance on so few test samples.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ PAIRS: dict[str, dict[str, dict[str, Any]]] = {
     "wand-strokes": {"rocket": {**ROCKET, "shape": "3x100"}},
     "watch-motions": {"rocket": {**ROCKET, "shape": "6x100"}},
 }
+METHODS = ["edgetl", "logistic regression", "by accuracy", "tutorial"]
 BINS = 15
 
 
@@ -241,23 +242,24 @@ def main() -> None:
     parser.add_argument("--train", metavar="POLICY")
     parser.add_argument("--json", type=Path, help="a file to append each row's draws to")
     given = parser.parse_args()
-    print("| data, network, samples of each class | method | accuracy | log loss | calibration error (floor) |")
-    print("|---|---|---:|---:|---:|")
+    methods = ["head", given.train] if given.train else METHODS
+    print(f"| data, network, samples of each class | {' | '.join(methods)} | floor |")
+    print(f"|---|{'---:|' * (len(methods) + 1)}")
     for name in given.only:
         for network in given.networks or PAIRS[name]:
             if network not in PAIRS[name] or (PAIRS[name][network] is ENCODER and given.encoder is None):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 for size, rows in measure(name, network, given, Path(folder)):
-                    for method, row in rows.items():
-                        accuracy, loss, error, floor = row.mean()
-                        where = f"{name}, {network}, {size}"
-                        print(
-                            f"| {where} | {method} | {accuracy:.1%} | {loss:.3f} | {error:.3f} ({floor:.3f}) |",
-                            flush=True,
-                        )
-                        if given.json:
-                            with open(given.json, "a", encoding="utf-8") as stream:
+                    means = {method: row.mean() for method, row in rows.items()}
+                    cells = [
+                        f"{accuracy:.1%} {loss:.3f} {error:.3f}" for accuracy, loss, error, _ in map(means.get, methods)
+                    ]  # type: ignore[misc]
+                    floor = f"{means[methods[0]][3]:.3f}"
+                    print(f"| {name}, {network}, {size} | {' | '.join(cells)} | {floor} |", flush=True)
+                    if given.json:
+                        with open(given.json, "a", encoding="utf-8") as stream:
+                            for method, row in rows.items():
                                 print(json.dumps([name, network, size, method, vars(row)]), file=stream)
 
 
