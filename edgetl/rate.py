@@ -47,8 +47,7 @@ LEFT_OUT = 0.2
 
 def head_rate(inputs: NDArray[Any]) -> float:
     """Return the rate of a linear head, from some of its inputs `[N, D]`."""
-    centred = inputs - inputs.mean(0, dtype=np.float64)
-    length = float(np.abs(centred).sum(1).mean())
+    length = float(np.abs(inputs).sum(1, dtype=np.float64).mean())
     return _two_digits(min(HEAD_STEP / length, HEAD_MOST)) if length > 0 else UNRULED
 
 

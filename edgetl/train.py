@@ -14,11 +14,11 @@ import numpy as np
 
 import edgetl
 from edgetl import defaults, runtime, schema
-from edgetl.artifacts import Optimizer, load_artifacts
+from edgetl.artifacts import Artifacts, Optimizer, load_artifacts
 from edgetl.data import Dataset, open_training, split_stratified, strata, wanted_by
 from edgetl.data.augment import Views
-from edgetl.data.checks import contradictions, missing
-from edgetl.data.decode import IMAGE, enough_pixels
+from edgetl.data.checks import contradictions, missing, odd_columns
+from edgetl.data.decode import ARRAY, IMAGE, enough_pixels
 from edgetl.data.depth import check_pixel_range, find_pixel_range
 from edgetl.data.memory import typical_mb
 from edgetl.data.survey import survey, windows_of
@@ -47,6 +47,10 @@ from edgetl.targets import OUTPUTS_ARE, answers, figures, scaling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+_COLUMNS_FROM = 2000
+"""Samples in which columns of numbers are looked at."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +268,8 @@ def finetune(
         features = extract_views(features, seen, Views(augment, views, seed, flip), on_event)
     duplicates = _report_duplicates(features, train_rows, val_rows, on_event)
     _report_labels(train_set.labels, labels, manifest.task, features, val_rows, on_event)
+    if manifest.modality == ARRAY and len(manifest.inputs[0].shape) == 1:
+        _report_columns(prepared, features, train_rows, train_set.input_columns, on_event)
     if sentence := alike(features, train_rows, labels):
         on_event(Note(sentence))
     if manifest.task == "multilabel":
@@ -478,6 +484,17 @@ def _report_labels(
     for sentence in found:
         if sentence is not None:
             on_event(Note(sentence))
+
+
+def _report_columns(
+    prepared: Artifacts, features: FeatureSet, rows: NDArray[np.int64], names: Sequence[str], on_event: OnEvent
+) -> None:
+    """Name columns of numbers that tell nothing or drown the others; up to `_COLUMNS_FROM` samples are looked at."""
+    decode = decoder_of(prepared)
+    some = rows[:: -(-len(rows) // _COLUMNS_FROM)]
+    values = np.stack([decode(features.samples[row].read())[ARRAY].reshape(-1) for row in some])
+    for sentence in odd_columns(values.min(0), values.max(0), names):
+        on_event(Note(sentence))
 
 
 def _report_never(names: tuple[str, ...], labels: NDArray[Any], on_event: OnEvent) -> None:

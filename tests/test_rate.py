@@ -11,12 +11,11 @@ def test_a_step_of_a_head_changes_a_score_by_as_much_whatever_the_features_size(
     """The first step of AdamW changes every weight by the rate, with the gradient's sign."""
     inputs = (np.random.default_rng(0).standard_normal((200, 300)) + 7) * scale
     rate = head_rate(inputs.astype(np.float32))
-    centred = inputs - inputs.mean(0)
-    assert (rate * np.sign(centred) * centred).sum(1).mean() == pytest.approx(HEAD_STEP, rel=0.05)
+    assert (rate * np.sign(inputs) * inputs).sum(1).mean() == pytest.approx(HEAD_STEP, rel=0.05)
 
 
 def test_small_and_constant_features_have_a_rate_too() -> None:
-    assert head_rate(np.full((4, 3), 5.0)) == UNRULED
+    assert head_rate(np.zeros((4, 3))) == UNRULED
     assert head_rate(np.array([[0.0], [1e-9]])) == HEAD_MOST
 
 

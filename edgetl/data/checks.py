@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _SHOWN = 3
 
+_HUGE = 1e4
+"""Times the usual size of columns from which on one is far larger than the others."""
+
 
 def groups_at_odds(keys: NDArray[Any], labels: NDArray[Any]) -> Iterator[tuple[int, int]]:
     """Yield for each key whose samples have more than one label the first sample and the first with another label.
@@ -53,6 +56,32 @@ def contradictions(
     more = f"; and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
     contents = "1 content has" if len(pairs) == 1 else f"{len(pairs)} contents have"
     return f"{contents} more than one label, which contradict each other: {told}{more}"
+
+
+def odd_columns(smallest: NDArray[Any], largest: NDArray[Any], names: Sequence[str]) -> Iterator[str]:
+    """Say which columns of numbers never vary, and which are far larger than the others.
+
+    Args:
+        smallest, largest: of each column, `[D]`.
+        names: of the columns; empty for those that have none.
+    """
+    sizes = np.maximum(np.abs(smallest), np.abs(largest)).astype(np.float64)
+    called = names if len(names) == len(sizes) else [f"{index + 1}" for index in range(len(sizes))]
+    constant = [called[index] for index in np.flatnonzero(largest - smallest <= 1e-6 * sizes).tolist()]
+    if 0 < len(constant) < len(sizes):
+        verbs = ("varies", "tells") if len(constant) == 1 else ("vary", "tell")
+        yield f"{_columns(constant)} {verbs[0]} in no training sample, and {verbs[1]} nothing"
+    usual = float(np.median(sizes[sizes > 0])) if sizes.any() else 0.0
+    if huge := [called[index] for index in np.flatnonzero(sizes > _HUGE * usual).tolist()]:
+        verb = "is" if len(huge) == 1 else "are"
+        yield (
+            f"{_columns(huge)} {verb} up to {sizes.max():.3g} large where numbers of other columns are around "
+            f"{usual:.3g}: scale such columns, or leave out what counts up (times, serial numbers)"
+        )
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f"the column{'s' if len(names) > 1 else ''} {listed(names)}"
 
 
 def _label(label: Any, names: Sequence[str]) -> str:

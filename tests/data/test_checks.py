@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from edgetl import deploy, evaluate, finetune
-from edgetl.data.checks import contradictions, groups_at_odds, missing
+from edgetl.data.checks import contradictions, groups_at_odds, missing, odd_columns
 from edgetl.events import Event, Note
 
 NAMES = ("a", "b", "c")
@@ -130,3 +130,15 @@ def test_a_class_without_samples_to_measure(pictures: Path, digits_artifacts: Pa
     assert measured.per_label["8"] == {"precision": measured.per_label["8"]["precision"], "recall": None,
                                        "f1": measured.per_label["8"]["f1"], "support": 0}  # fmt: skip
     json.dumps(measured.figures, allow_nan=False)
+
+
+def test_columns_that_never_vary_and_far_larger_ones_are_named() -> None:
+    smallest, largest = np.array([-1.0, 5.0, 0.1, 1.7e9]), np.array([2.0, 5.0, 0.9, 1.73e9])
+    constant, huge = odd_columns(smallest, largest, ("a", "b", "c", "time"))
+    assert constant == "the column 'b' varies in no training sample, and tell nothing".replace("tell", "tells")
+    assert huge.startswith("the column 'time' is up to 1.73e+09 large where numbers of other columns are around")
+    assert list(odd_columns(smallest[:1], largest[:1], ())) == []
+    (both,) = odd_columns(np.array([3.0, 7.0, 0.0]), np.array([3.0, 7.0, 1.0]), ())
+    assert both.startswith("the columns '1', '2' vary in no training sample, and tell nothing")
+    # if nothing varies at all, that is told of the samples
+    assert list(odd_columns(np.ones(3), np.ones(3), ())) == []
