@@ -152,7 +152,7 @@ def adapt(
         artifacts = Path(source)
     _check(given, source if is_prepared else None, Path(data), test, target, folder)
     storage.refuse_existing(folder, force=True, marker=STATE, besides=LOCK)
-    with storage.locked(folder / LOCK, f"the folder {folder}"):
+    with _tidied(folder), storage.locked(folder / LOCK, f"the folder {folder}"):
         if force:
             here = sha256_file(target) if target.is_file() else ""
             state = _State(edgetl.__version__, run_sha256=_hash_of_finished(run) or "", model_sha256=here)
@@ -277,6 +277,17 @@ def _hash_of_finished(run: Run) -> str | None:
         return run_hash(run) if run.is_proven() else None
     except (OSError, RunError):
         return None
+
+
+@contextlib.contextmanager
+def _tidied(folder: Path) -> Iterator[None]:
+    """Remove the folder where the block ends with a mistake of the caller's before there is anything in it."""
+    try:
+        yield
+    except EdgetlError:
+        if all(entry.name in (LOCK, STATE) for entry in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager
