@@ -6,7 +6,7 @@ Beside the deployed file `NAME.onnx` lies the folder `NAME.edgetl`, in which eve
 NAME.edgetl/
   artifacts/   the prepared directory; used again while source, options and labels stay the same
   run/         the run and its report
-  previous/    the run before, if there was one
+  run-before/  the run of the call before, if there was one
   adapt.json   what they were made from, and what was deployed
 ```
 """
@@ -28,7 +28,8 @@ from typing import Any
 import edgetl
 from edgetl import metrics, runtime, schema, storage
 from edgetl.artifacts import load_artifacts
-from edgetl.data import has_test, label_names, task_of, wanted_by
+from edgetl.data import has_test, label_names, open_measured, task_of, wanted_by
+from edgetl.data.decode import ARRAY
 from edgetl.data.kind import kind_of
 from edgetl.deployed import Evaluation, evaluate
 from edgetl.deployment import DeployResult, check_form, deploy
@@ -160,7 +161,7 @@ def adapt(
             state = _read(folder)
             _refuse_to_replace(target, run, state, resume=resume)
         _write(folder, state)  # from now on the folder is known as ours
-        with _moved_aside(run.path, folder / "previous", resume=resume):
+        with _moved_aside(run.path, folder / "run-before", resume=resume):
             prepared = None
             if not is_prepared:
                 asked = given["prepare"]
@@ -178,7 +179,11 @@ def adapt(
 
             manifest = load_artifacts(artifacts).manifest
             columns = options.get("input_column", ()), options.get("label_column", ())
-            keeps_test = test is None and has_test(Path(data), wanted_by(manifest, manifest.labels, *columns))
+            wanted = wanted_by(manifest, manifest.labels, *columns)
+            keeps_test = test is None and has_test(Path(data), wanted)
+            measured = test if test is not None else data if keeps_test else None
+            if measured is not None and manifest.modality != ARRAY:  # whose columns are known after training
+                open_measured(Path(measured), wanted)  # what is wrong with them is told before anything is computed
             finetuned = finetune(
                 artifacts,
                 data,
@@ -191,8 +196,8 @@ def adapt(
             deployed = deploy(run.path, out=target, on_event=on_event, **given["deploy"])
             _write(folder, replace(state, run_sha256=run_hash(run), model_sha256=sha256_file(target)))
             evaluated = None
-            if test is not None or keeps_test:
-                evaluated = evaluate(target, data if test is None else test, on_event=on_event, **given["evaluate"])
+            if measured is not None:
+                evaluated = evaluate(target, measured, on_event=on_event, **given["evaluate"])
     return Adaptation(
         model=str(target),
         artifacts=str(artifacts),
@@ -291,20 +296,20 @@ def _tidied(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _moved_aside(run: Path, previous: Path, *, resume: bool) -> Iterator[None]:
+def _moved_aside(run: Path, before: Path, *, resume: bool) -> Iterator[None]:
     """Move a run out of the way of a new one, so that what lies at its place is always of the call to be resumed.
 
     It comes back where the block ends with a mistake of the caller's before a new run begins.
     """
     if not resume and (run / ARGS).is_file():
-        shutil.rmtree(previous, ignore_errors=True)
-        run.rename(previous)
+        shutil.rmtree(before, ignore_errors=True)
+        run.rename(before)
     try:
         yield
     except EdgetlError:
-        if not resume and not (run / ARGS).is_file() and (previous / ARGS).is_file():
+        if not resume and not (run / ARGS).is_file() and (before / ARGS).is_file():
             shutil.rmtree(run, ignore_errors=True)  # no more than its lock
-            previous.rename(run)
+            before.rename(run)
         raise
 
 

@@ -240,6 +240,39 @@ def test_a_file_that_loses_too_much_can_be_deployed_otherwise(
     assert result.finetuned.features_computed == 0
 
 
+def test_what_is_wrong_with_the_test_is_told_before_training(few: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(few / "test", tmp_path / "other"))
+    (other / "7").rename(other / "seven")
+    for arguments in ({"test": other}, {"data": tmp_path / "both"}):
+        shutil.copytree(few / "train", tmp_path / "both" / "train", dirs_exist_ok=True)
+        shutil.copytree(other, tmp_path / "both" / "test", dirs_exist_ok=True)
+        with pytest.raises(DataError, match="'seven'"):
+            adapt(**{"source": str(digits_artifacts), "data": few, "out": tmp_path / "m.onnx", **arguments})
+        assert not (tmp_path / "m.edgetl").exists()
+
+
+def test_a_test_part_without_labels_is_named_and_not_used(few: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    for folder in sorted((few / "test").iterdir()):
+        for file in sorted(folder.iterdir()):
+            file.rename(few / "test" / f"{folder.name}-{file.name}")
+        folder.rmdir()
+    events: list[Event] = []
+    result = adapt(str(digits_artifacts), few, out=tmp_path / "m.onnx", on_event=events.append, **QUICK)
+    assert result.evaluated is None
+    assert any(isinstance(event, Note) and f"{few / 'test'} holds files, but no" in event.text for event in events)
+
+
+def test_validation_and_test_parts(few: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    for folder in sorted((few / "train").iterdir()):
+        (few / "val" / folder.name).mkdir(parents=True)
+        for file in sorted(folder.iterdir())[:3]:
+            file.rename(few / "val" / folder.name / file.name)
+    result = adapt(str(digits_artifacts), few, out=tmp_path / "m.onnx", **QUICK)
+    assert (result.finetuned.train_samples, result.finetuned.val_samples) == (28, 12)
+    assert result.evaluated is not None
+    assert result.evaluated.samples == 20
+
+
 def test_the_same_note_is_told_once(few: Path, digits_artifacts: Path, tmp_path: Path) -> None:
     (few / "train" / "6" / "broken.png").write_bytes(b"not a picture")
     (few / "extra").mkdir()

@@ -179,7 +179,7 @@ def test_a_mistake_leaves_what_there_was(
         changed = {file.name for file in before.keys() | after.keys() if before.get(file) != after.get(file)}
         assert changed <= {"adapt.json"}
     assert adapt(source, data, out=model, **options).evaluated is not None
-    assert (tmp_path / "m.edgetl" / "previous" / "args.yaml").is_file()
+    assert (tmp_path / "m.edgetl" / "run-before" / "args.yaml").is_file()
 
 
 def test_a_run_is_not_resumed_with_another_network(tmp_path: Path) -> None:
