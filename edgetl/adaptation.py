@@ -357,7 +357,7 @@ def _files(source: str) -> list[Path]:
         return [Path(prefix)]
     try:
         found = importlib.util.find_spec(prefix) if prefix and name else None
-    except (ImportError, ValueError):
+    except Exception:  # whatever a package raises when it is imported, prepare will tell
         found = None
     return [Path(found.origin)] if found is not None and found.origin and Path(found.origin).is_file() else []
 

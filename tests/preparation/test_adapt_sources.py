@@ -1,6 +1,7 @@
 """One command from a network's source to an evaluated file."""
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +181,38 @@ def test_a_mistake_leaves_what_there_was(
         assert changed <= {"adapt.json"}
     assert adapt(source, data, out=model, **options).evaluated is not None
     assert (tmp_path / "m.edgetl" / "run-before" / "args.yaml").is_file()
+
+
+def test_the_commands_that_it_prints_give_the_same(tmp_path: Path) -> None:
+    source = f"{write_source(tmp_path)}:build"
+    data = write_pictures(tmp_path / "my data" / "train", {"a": 8, "b": 8}).parent
+    write_pictures(data / "test", {"a": 3, "b": 3}, seed=1)
+    options = [
+        "--size",
+        "12",
+        "--mean",
+        "0.4,0.5,0.6",
+        "--train",
+        "bias",
+        "--train",
+        "last:1",
+        "--model-arg",
+        "width=5",
+    ]
+    options += ["--epochs", "2", "--no-flip", "--augment", "light", "--views", "1", "--max-drop", "2", "--threads", "1"]
+    arguments = ["adapt", source, str(data), "--out", str(tmp_path / "m.onnx"), *options, "--json"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    shutil.rmtree(tmp_path / "m.edgetl")
+    (tmp_path / "m.onnx").unlink()
+    assert [shlex.split(command)[1] for command in found["commands"]] == ["prepare", "finetune", "deploy", "evaluate"]
+    for command in found["commands"]:
+        result = CliRunner().invoke(main, [*shlex.split(command)[1:], "--json"])
+        assert result.exit_code == 0, result.output
+    after = json.loads(result.stdout)
+    for name in ("figures", "loss", "samples"):
+        assert after[name] == found["evaluated"][name]
 
 
 def test_a_run_is_not_resumed_with_another_network(tmp_path: Path) -> None:
