@@ -153,7 +153,7 @@ def adapt(
         artifacts = Path(source)
     _check(given, source if is_prepared else None, Path(data), test, target, folder)
     storage.refuse_existing(folder, force=True, marker=STATE, besides=LOCK)
-    with _tidied(folder), storage.locked(folder / LOCK, f"the folder {folder}"):
+    with storage.locked(folder / LOCK, f"the folder {folder}"), _tidied(folder):
         if force:
             here = sha256_file(target) if target.is_file() else ""
             state = _State(edgetl.__version__, run_sha256=_hash_of_finished(run) or "", model_sha256=here)

@@ -18,7 +18,8 @@ from edgetl.cli import main
 from edgetl.data import task_of
 from edgetl.errors import DataError, DeployError, EdgetlError, RunError
 from edgetl.events import Event, Note
-from edgetl.run import ARGS, BEST, Run
+from edgetl.run import ARGS, BEST, LOCK, Run
+from edgetl.storage import locked
 
 QUICK = {"epochs": 2, "lr": 1e-2}
 
@@ -214,6 +215,15 @@ def test_mistakes_are_told_before_anything_is_computed(few: Path, digits_artifac
     with pytest.raises(TypeError, match="unexpected keyword argument 'keep_test'"):
         adapt(source, few, out=out, keep_test=True)
     assert not out.exists()
+
+
+def test_two_at_once(few: Path, digits_artifacts: Path, tmp_path: Path) -> None:
+    folder = kept_beside(tmp_path / "m.onnx")
+    with locked(folder / LOCK, "it"):
+        (folder / STATE).write_text("of the other")
+        with pytest.raises(RunError, match="is in use by process"):
+            adapt(str(digits_artifacts), few, out=tmp_path / "m.onnx", **QUICK)
+        assert (folder / STATE).read_text() == "of the other"
 
 
 def test_a_damaged_record(few: Path, digits_artifacts: Path, tmp_path: Path) -> None:
