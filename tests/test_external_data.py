@@ -87,5 +87,5 @@ def test_what_is_no_model_and_mentions_no_file_is_left_to_who_opens_it(tmp_path:
 @pytest.mark.parametrize("content", [b"location", b"\x08\x08location" + os.urandom(100)])
 def test_what_may_name_a_file_and_cannot_be_read_is_not_handed_on(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(EngineError, match="no ONNX model that can be read"):
+    with pytest.raises(EngineError, match="is not an ONNX model that can be read"):
         runtime.open_session(tmp_path / "model.onnx")

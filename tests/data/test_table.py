@@ -201,7 +201,7 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
         train(tmp_path / "t.csv", IMAGES)
     with pytest.raises(DataError, match="does not exist"):
         train(tmp_path / "gone.csv", IMAGES)
-    with pytest.raises(DataError, match="is a file"):
+    with pytest.raises(DataError, match="is a text file, not data"):
         train(write(tmp_path / "t.txt", "x"), IMAGES)
     with pytest.raises(DataError, match="says nothing of regression"):
         train(write(tmp_path / "a" / "x.png", "x").parents[1], Wanted(task="regression"))

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import subprocess
@@ -147,7 +148,7 @@ def test_the_commands(
     assert (status, json.loads(out)["version"], json.loads(out)["previous"]) == (0, second, first)
     status, out, _ = invoke("push", tmp_path / "source b", target, *arguments)
     assert f"{target} is version {second[:12]} already" in out
-    assert f"edgetl rollback {target}" in out
+    assert shlex.split(out.splitlines()[-1])[-2 - len(arguments) :] == ["rollback", *arguments, target]
     status, out, _ = invoke("rollback", target, *arguments)
     assert (status, out) == (0, f"{target} is version {first[:12]} again, no longer {second[:12]}\n")
     status, out, _ = invoke("rollback", tmp_path / "device" / "digits", "--json")
@@ -185,8 +186,11 @@ def test_deploy_to_another_machine(arguments: list[str], digits_run: Path, digit
     target = tmp_path / "device" / "model.onnx"
     status, out, _ = invoke("deploy", digits_run, "--to", f"{HOST}:{target}", *arguments)
     assert status == 0
-    assert f"edgetl rollback {HOST}:{target}" in out
+    assert "rollback" not in out  # there is nothing before it
     assert DeployedModel(target).provenance == DeployedModel(digits_model).provenance
+    status, out, _ = invoke("deploy", digits_run, "--to", f"{HOST}:{target}", "--precision", "float16", *arguments)
+    assert status == 0
+    assert shlex.split(out.splitlines()[-1])[-2 - len(arguments) :] == ["rollback", *arguments, f"{HOST}:{target}"]
     status, _, errors = invoke("deploy", digits_run)
     assert (status, "Give --out FILE, --to HOST:PATH, or both." in errors) == (2, True)
     status, _, errors = invoke("deploy", digits_run, "--to", "-oProxyCommand=x:y")
