@@ -127,8 +127,11 @@ def belongs_elsewhere(path: Path) -> bool:
     """Return whether a path is something of edgetl's, or a network, which data never are."""
     suffix = path.suffix.lower()
     if path.is_dir():
-        folders = [path, *(entry for entry in path.iterdir() if entry.is_dir())]
-        return any((folder / MANIFEST).is_file() or (folder / ARGS).is_file() for folder in folders)
+        try:
+            folders = [path, *(entry for entry in path.iterdir() if entry.is_dir())]
+            return any((folder / MANIFEST).is_file() or (folder / ARGS).is_file() for folder in folders)
+        except OSError:  # who reads it as data says why it cannot be read
+            return False
     return path.is_file() and suffix in (".onnx", ".ort", ".py", *_WEIGHTS, *_PROGRAMS)
 
 

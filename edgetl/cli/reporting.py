@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _NOTES = "edgetl.notes"
 """Where a command's context keeps its notes."""
 
+_AGAIN = 0.05
+"""Seconds after which an interruption that came at a bad time comes again."""
+
 _STATUS_OF_SIGNALS = {getattr(signal, name, 0): 128 + number for name, number in (("SIGTERM", 15), ("SIGHUP", 1))}
 """As shells tell them; Ctrl-C ends as errors do."""
 
@@ -38,19 +41,49 @@ def _signals_interrupt() -> Iterator[list[int]]:
     before = {number: signal.getsignal(number) for number in numbers}
     before = {n: handler for n, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)}
     received: list[int] = []
+    alarm = before and hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+    report = sys.unraisablehook
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if len(received) == 1 or number == signal.SIGINT:  # else it is being cleaned up already
+            interrupt(number, frame)
+
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        if alarm and _is_importing(frame):  # which in a compiled module would end the process
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        else:
             raise KeyboardInterrupt
+
+    def swallowed(unraisable: Any) -> None:
+        """An interruption within a destructor or a callback is lost: there has to be another."""
+        if alarm and received and unraisable.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        else:
+            report(unraisable)
 
     for number in before:
         signal.signal(number, stop)
+    if alarm:
+        signal.signal(signal.SIGALRM, interrupt)
+        sys.unraisablehook = swallowed
     try:
         yield received
     finally:
+        if alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

@@ -139,20 +139,28 @@ def fill(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "named"),
+    ("moment", "named", "refit"),
     [
-        (lambda event: isinstance(event, FeatureProgress) and event.done == 40, "features.bin"),
-        (lambda event: isinstance(event, Stage) and event.text == "training", "samples.csv"),
-        (lambda event: isinstance(event, EpochEnd) and event.epoch == 1, "last.npz"),
-        (lambda event: isinstance(event, EpochEnd) and event.epoch == 2, "validation.npz"),
+        (lambda event: isinstance(event, FeatureProgress) and event.done == 40, "features.bin", True),
+        (lambda event: isinstance(event, Stage) and event.text == "training", "samples.csv", True),
+        # best.npz, if the epoch is the best so far, or else last.npz
+        (lambda event: isinstance(event, EpochEnd) and event.epoch == 1, "/weights/", True),
+        (lambda event: isinstance(event, EpochEnd) and event.epoch == 2, "final.npz", True),
+        (lambda event: isinstance(event, EpochEnd) and event.epoch == 2, "validation.npz", False),
     ],
-    ids=["features", "beginning", "epochs", "proof"],
+    ids=["features", "beginning", "epochs", "all samples", "proof"],
 )
 def test_a_disk_that_others_fill(
-    disk: Disk, digits: Path, digits_artifacts: Path, tmp_path: Path, moment: Callable[[Event], bool], named: str
+    disk: Disk,
+    digits: Path,
+    digits_artifacts: Path,
+    tmp_path: Path,
+    moment: Callable[[Event], bool],
+    named: str,
+    refit: bool,
 ) -> None:
     def train(place: Path, **options: Any) -> None:
-        settings = {"epochs": 2, "lr": 0.01, "val_fraction": 0.2, **options}
+        settings = {"epochs": 2, "lr": 0.01, "val_fraction": 0.2, "refit": refit, **options}
         finetune(digits_artifacts, digits / "train", out=place / "run", cache=place / "cache", **settings)
 
     def watch(event: Event) -> None:

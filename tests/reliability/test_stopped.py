@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -70,6 +71,41 @@ def test_training_is_stopped_with_a_good_checkpoint(
     done = finetune(digits_artifacts, digits / "train", out=run, epochs=last.epoch + 1, resume=True)
     assert done.epochs == last.epoch + 1
     assert verify(run).unchecked == ()
+
+
+LOST = """
+class Lost:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # here Python calls the handler, whose exception a destructor cannot pass on
+
+with reporting(False):
+    one = Lost()
+    del one
+    time.sleep(60)
+"""
+
+IMPORTED = """
+with reporting(False):
+    import interrupted_module
+    time.sleep(60)
+"""
+
+
+def test_a_signal_at_a_bad_time_is_not_lost(tmp_path: Path) -> None:
+    module = (
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.2)\nopen('whole', 'w').close()\n"
+    )
+    (tmp_path / "interrupted_module.py").write_text(module, encoding="utf-8")
+    start = (
+        "import os, signal, sys, time\nsys.path.insert(0, os.getcwd())\nfrom edgetl.cli.reporting import reporting\n"
+    )
+    for code in (LOST, IMPORTED):
+        ended = subprocess.run(
+            [sys.executable, "-c", start + code], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert (ended.returncode, ended.stderr) == (143, "Error: interrupted\n")
+    assert (tmp_path / "whole").exists(), "a compiled module would have ended the process"
 
 
 def test_a_signal_that_the_caller_has_ignored_stays_ignored(
