@@ -14,6 +14,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 from edgetl.errors import EdgetlError, RunError
@@ -55,13 +56,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep_beside(path.parent)
-        handle, aside = _new_aside(path.parent, tempfile.mkstemp)
         with contextlib.ExitStack() as stack:
-            stack.callback(aside.unlink, missing_ok=True)
-            if os.name == "nt":  # where nothing renames an open file, and nothing removes one
-                os.close(handle)
-            else:
-                stack.callback(os.close, handle)
+            aside = _new_aside(stack, path.parent, tempfile.mkstemp, _unlink)
             yield aside
             _flush(aside)
             aside.chmod(0o666 & ~_umask())
@@ -92,11 +88,7 @@ def temporary_directory(*, for_libraries: bool = False) -> Iterator[Path]:
 @contextlib.contextmanager
 def _directory_aside(parent: Path, kind: str = "") -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
-        handle, directory = _new_aside(parent, _made_directory, kind)
-        if handle >= 0:
-            stack.callback(os.close, handle)
-        stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        yield directory
+        yield _new_aside(stack, parent, _made_directory, partial(shutil.rmtree, ignore_errors=True), kind)
 
 
 def _made_directory(prefix: str, suffix: str, dir: Path) -> tuple[int, str]:
@@ -108,20 +100,43 @@ def _made_directory(prefix: str, suffix: str, dir: Path) -> tuple[int, str]:
             return os.open(name, os.O_RDONLY), name
 
 
-def _new_aside(directory: Path, make: Callable[..., tuple[int, str]], kind: str = "") -> tuple[int, Path]:
-    """Make a file or directory with a name of ours, and lock it, which tells sweepers that its writer lives."""
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _new_aside(
+    stack: contextlib.ExitStack,
+    directory: Path,
+    make: Callable[..., tuple[int, str]],
+    remove: Callable[[Path], None],
+    kind: str = "",
+) -> Path:
+    """Make a file or directory with a name of ours, which the stack removes.
+
+    It is locked, which tells sweepers that its writer lives.
+    """
     while True:
         handle, name = make(prefix=f"{_OURS}{kind}", suffix=_PARTIAL, dir=directory)
-        if os.name == "nt":
-            return handle, Path(name)
+        path = Path(name)
+        if os.name == "nt":  # where nothing renames an open file, and nothing removes one
+            if handle >= 0:
+                os.close(handle)
+            stack.callback(remove, path)
+            return path
         try:
             free = _try_lock(handle)
         except OSError:  # there are no locks here, and so no sweeper removes it
             free = True
         # one may have come between, and then it holds the lock or has removed the name
-        if free and os.path.lexists(name):
-            return handle, Path(name)
+        if free and os.path.lexists(path):
+            stack.callback(os.close, handle)
+            stack.callback(remove, path)
+            return path
         os.close(handle)
+
+
+UNINTERRUPTED = frozenset({_new_aside.__code__})
+"""Functions that an interruption from outside should let end: what they make is not known to anybody yet."""
 
 
 def sweep_beside(directory: Path) -> None:

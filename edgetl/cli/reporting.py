@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.errors import EdgetlError, visible
+from edgetl.storage import UNINTERRUPTED
 
 if TYPE_CHECKING:
     from edgetl.console import Display
@@ -50,7 +51,7 @@ def _signals_interrupt() -> Iterator[list[int]]:
             interrupt(number, frame)
 
     def interrupt(_: int, frame: FrameType | None) -> None:
-        if alarm and _is_importing(frame):  # which in a compiled module would end the process
+        if alarm and _is_bad_time(frame):
             signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         else:
             raise KeyboardInterrupt
@@ -78,9 +79,10 @@ def _signals_interrupt() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def _is_bad_time(frame: FrameType | None) -> bool:
+    """Whether an exception would end the process, as within the import of a compiled module, or leave files behind."""
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_filename.startswith("<frozen importlib") or frame.f_code in UNINTERRUPTED:
             return True
         frame = frame.f_back
     return False
