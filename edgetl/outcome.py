@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgetl.events import EpochEnd
-from edgetl.figures import best_epoch, called, demerit, is_share, measured, shown
+from edgetl.figures import best_epoch, called, demerit, measured, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-MARGIN = 0.01
-"""How much a share, or R², must fall before a run is called worse than its start."""
 
 GUESSING = 1.02
 """The validation loss over that of guessing from which it is called no better."""
@@ -72,8 +69,7 @@ def _not_better(start: EpochEnd, last: EpochEnd, lr: float) -> str:
     sentence = "no epoch was better than the start, which is what 'edgetl deploy' takes"
     if before is None or after is None:
         return sentence
-    fell = demerit(name, after) - demerit(name, before)
-    if fell <= (MARGIN if is_share(name) or name == "r2" else MARGIN * abs(before)):
+    if demerit(name, after) <= demerit(name, before):
         return sentence
     return (
         f"{sentence}: validation {called(name)} went from {shown(name, before)} to {shown(name, after)}; try "

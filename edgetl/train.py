@@ -242,7 +242,7 @@ def finetune(
     values = None if pixel_range is None else check_pixel_range(pixel_range)
     if values is None and manifest.modality == IMAGE:
         values = find_pixel_range(train_set.samples, threads=found.threads, on_event=on_event)
-    surveyed = survey(everything, decoder_of(prepared), cut, threads=found.threads, on_event=on_event)
+    surveyed = survey(everything, decoder_of(prepared), cut, threads=found.threads, on_event=on_event, trains=True)
     features = extract_features(
         prepared,
         surveyed.samples,

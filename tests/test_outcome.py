@@ -35,6 +35,8 @@ def test_worse_than_its_start() -> None:
     assert "--lr 0.0001" in found
     (found,) = concerns(epochs((0.3, 0.94), (0.31, 0.94)), "classification", 1e-3, CALM)
     assert "--lr" not in found
+    (found,) = concerns(epochs((0.3, 0.94), (0.31, 0.93)), "classification", 2e-4, CALM)
+    assert found.endswith("went from 94.0% to 93.0%; try --lr 2e-05")
 
 
 def test_no_better_than_guessing() -> None:

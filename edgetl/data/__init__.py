@@ -50,6 +50,8 @@ def open_training(
     train = parts["train"](wanted.labels)
     test = None if keep_test else parts.get("test")
     opener = _main(_parts(val, wanted, on_event)) if val else parts.get("val") or test
+    if test is not None and opener is not test:
+        on_event(Note(f"the test part of {data} is left for 'edgetl evaluate'"))
     return train, opener(train.labels) if opener else None
 
 

@@ -67,12 +67,13 @@ def odd_columns(smallest: NDArray[Any], largest: NDArray[Any], names: Sequence[s
     """
     sizes = np.maximum(np.abs(smallest), np.abs(largest)).astype(np.float64)
     called = names if len(names) == len(sizes) else [f"{index + 1}" for index in range(len(sizes))]
-    constant = [called[index] for index in np.flatnonzero(largest - smallest <= 1e-6 * sizes).tolist()]
+    usual = float(np.median(sizes[sizes > 0])) if sizes.any() else 0.0
+    is_huge = sizes > _HUGE * usual
+    constant = [called[index] for index in np.flatnonzero((largest - smallest <= 1e-6 * sizes) & ~is_huge).tolist()]
     if 0 < len(constant) < len(sizes):
         verbs = ("varies", "tells") if len(constant) == 1 else ("vary", "tell")
         yield f"{_columns(constant)} {verbs[0]} in no training sample, and {verbs[1]} nothing"
-    usual = float(np.median(sizes[sizes > 0])) if sizes.any() else 0.0
-    if huge := [called[index] for index in np.flatnonzero(sizes > _HUGE * usual).tolist()]:
+    if huge := [called[index] for index in np.flatnonzero(is_huge).tolist()]:
         verb = "is" if len(huge) == 1 else "are"
         yield (
             f"{_columns(huge)} {verb} up to {sizes.max():.3g} large where numbers of other columns are around "

@@ -20,6 +20,7 @@ _WITH = (
 )
 _NAME = re.compile(f"(?:{_WITH})*?({'|'.join(sorted(_PART_OF, key=len, reverse=True))})(?:{_WITH})*")
 _BETWEEN = re.compile(r"[\W\d_]+")
+_WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
 def part_of(name: str) -> str | None:
@@ -34,12 +35,25 @@ def part_of(name: str) -> str | None:
 def parts_of(names: Iterable[str]) -> dict[str, str]:
     """Return the part of each of the names that stand beside each other, where they have one.
 
-    What evaluates validates if there is a test beside it, and no validation.
+    Other words in them do not matter if they are the same in all, as in `seg_train` and `seg_test`. What evaluates
+    validates if there is a test beside it, and no validation.
     """
-    found = {name: part for name in names if (part := _found(name)) is not None}
+    names = list(names)
+    found = {name: part for name in names if (part := _found(name)) is not None} or _beside_equal_words(names)
     others = set(found.values())
     evaluates = "val" if "test" in others and "val" not in others else "test"
     return {name: evaluates if part == _EVAL else part for name, part in found.items()}
+
+
+def _beside_equal_words(names: Iterable[str]) -> dict[str, str]:
+    """Return what trains and what belongs to it, where their names differ in the word for the part alone."""
+    groups: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in names:
+        words = _WORD.findall(name.lower())
+        parts = [_PART_OF[word] for word in words if word in _PART_OF]
+        if len(parts) == 1:
+            groups.setdefault(tuple(word for word in words if word not in _PART_OF), {})[name] = parts[0]
+    return next((group for group in groups.values() if {"train"} < set(group.values())), {})
 
 
 def _found(name: str) -> str | None:

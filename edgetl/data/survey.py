@@ -20,6 +20,9 @@ from edgetl.runtime import map_in_order
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_SHORT = 0.6
+"""Share of what the network hears below which the longest recording leaves much silence around it."""
+
 _TOLERANCE = 0.05
 """Share of a window by which a recording may be longer without a word, or without a window more."""
 
@@ -94,6 +97,7 @@ def survey(
     threads: int,
     on_event: OnEvent,
     keep_silent: bool = False,
+    trains: bool = False,
 ) -> Surveyed:
     """Look through samples, tell in a note what of them the network does not take, and cut recordings into windows.
 
@@ -101,6 +105,7 @@ def survey(
 
     Args:
         keep_silent: also windows of a recording that are silent where others are not.
+        trains: whether they are to be learned from, so that it matters if the network hears much silence around them.
     """
     origins = np.arange(len(samples))
     if decode.extent is None:
@@ -126,7 +131,7 @@ def survey(
         # what cannot be read is refused later
         spans.extend(found.spans if found is not None and found.spans else [_WHOLE])
         ends.append(len(spans))
-    for text in tally.notes(windows, rate):
+    for text in (*tally.notes(windows, rate), *(tally.short_notes() if trains else ())):
         on_event(Note(text))
     if windows is None:
         return Surveyed(samples, origins)
@@ -180,12 +185,15 @@ class _Tally:
         self._left_out = 0.0
         self._windows = 0
         self._silent = 0
+        self._longest: Extent | None = None
 
     def add(self, name: str, look: _Look) -> None:
         """Count a sample."""
         extent = look.extent
         self._samples += 1
         self._total += extent.length
+        if self._longest is None or extent.length > self._longest.length:
+            self._longest = extent
         self._windows += len(look.spans)
         self._silent += look.silent
         if extent.misdeclared:
@@ -209,6 +217,16 @@ class _Tally:
             )
         elif self._long.count:
             yield self._long_note()
+
+    def short_notes(self) -> Iterator[str]:
+        """Say so where the network hears silence for half of the time and more."""
+        longest = self._longest
+        if longest is not None and longest.unit == SECONDS and longest.length < _SHORT * longest.limit:
+            yield (
+                f"no recording lasts longer than {longest.length:.2f} s, where the network hears {longest.limit:g} s, "
+                "so it learns from silence around them: for longer recordings, prepare with --audio-arg "
+                f"seconds={longest.length:.2g}"
+            )
 
     def _misdeclared_note(self) -> str:
         name, extent = self._misdeclared.first

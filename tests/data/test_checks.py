@@ -138,6 +138,9 @@ def test_columns_that_never_vary_and_far_larger_ones_are_named() -> None:
     assert constant == "the column 'b' varies in no training sample, and tell nothing".replace("tell", "tells")
     assert huge.startswith("the column 'time' is up to 1.73e+09 large where numbers of other columns are around")
     assert list(odd_columns(smallest[:1], largest[:1], ())) == []
+    # what is far larger and hardly varies is told once
+    (huge,) = odd_columns(np.array([0.0, 0.0, 1e9]), np.array([1.0, 2.0, 1e9 + 60]), ("a", "b", "serial"))
+    assert "'serial' is up to 1e+09 large" in huge
     (both,) = odd_columns(np.array([3.0, 7.0, 0.0]), np.array([3.0, 7.0, 1.0]), ())
     assert both.startswith("the columns '1', '2' vary in no training sample, and tell nothing")
     # if nothing varies at all, that is told of the samples

@@ -35,6 +35,22 @@ def test_what_evaluates_validates_beside_a_test() -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["seg_train", "seg_test", "seg_pred"], {"seg_train": "train", "seg_test": "test"}),
+        (["train_v2", "test_v2", "Validation V2"], {"train_v2": "train", "test_v2": "test", "Validation V2": "val"}),
+        (["2019-fruit-train", "2019-fruit-val"], {"2019-fruit-train": "train", "2019-fruit-val": "val"}),
+        # words that differ tell of classes, and so does a training part alone
+        (["steam_train", "acid_test"], {}),
+        (["freight_train", "bus"], {}),
+        (["crash_test", "crash_dev"], {}),
+    ],
+)
+def test_other_words_in_names_of_parts_do_not_matter_if_they_are_equal(names: list[str], parts: dict[str, str]) -> None:
+    assert parts_of(names) == parts
+
+
+@pytest.mark.parametrize(
     ("train", "val", "test"),
     [
         ("train", "val", "test"),

@@ -90,6 +90,23 @@ def test_what_is_not_heard_is_told(decode: Decoder, tmp_path: Path) -> None:
     assert look(samples[:1], decode)[2] == []
 
 
+def test_silence_around_recordings_is_told_who_trains(decode: Decoder, tmp_path: Path) -> None:
+    samples = recordings(tmp_path, a=wav(tone(RATE // 5)), b=wav(tone(2 * RATE // 5)))
+    notes: list[Event] = []
+    survey(samples, decode, threads=1, on_event=notes.append, trains=True)
+    assert notes == [
+        Note(
+            "no recording lasts longer than 0.40 s, where the network hears 1 s, so it learns from silence around "
+            "them: for longer recordings, prepare with --audio-arg seconds=0.4"
+        )
+    ]
+    notes.clear()
+    survey(samples, decode, threads=1, on_event=notes.append)
+    longer = recordings(tmp_path, c=wav(tone(RATE // 5)), d=wav(tone(4 * RATE // 5)))
+    survey(longer, decode, threads=1, on_event=notes.append, trains=True)
+    assert notes == []
+
+
 def test_wrong_sizes_are_told_once(decode: Decoder, tmp_path: Path) -> None:
     content = wav(tone(800))
     never = content[:40] + bytes(4) + content[44:]

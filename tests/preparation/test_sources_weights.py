@@ -186,6 +186,18 @@ def test_what_does_not_fit_is_told_briefly(case: str, source: Path, tmp_path: Pa
     assert not (tmp_path / "art").exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage", bytes(range(256)) * 9, "cut"])
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_what_is_not_a_checkpoint_is_one_sentence(content: Any, ending: str, source: Path, tmp_path: Path) -> None:
+    file = tmp_path / f"w{ending}"
+    if content == "cut":
+        torch.save(trained().state_dict(), file)
+        content = file.read_bytes()[:-100]
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match=r"is not a checkpoint that can be read, or is damaged: give a file that"):
+        prepare(f"{source}:Net", out=tmp_path / "art", classes=2, weights=file, preprocessing={"size": 16})
+
+
 def test_what_is_chosen_and_left_out_is_told(source: Path, tmp_path: Path) -> None:
     state = trained().state_dict()
     torch.save({"state_dict": state, "model_ema": {**copy.deepcopy(state), "decoder.weight": torch.ones(3, 3)}},

@@ -311,8 +311,17 @@ def _read(path: Path) -> object:
         raise
     except Exception as error:  # both readers raise errors of their own
         # before and behind that torch advises to read the file nevertheless
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition(" was not an allowed")[0]
-        raise ModelError(f"--weights {path} cannot be read: {first_line(reason)}") from None
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2]
+        if "was not an allowed" in reason:
+            raise ModelError(
+                f"--weights {path} cannot be read: {first_line(reason.partition(' was not')[0])}"
+            ) from None
+        if isinstance(error, OSError) and error.filename:
+            raise ModelError(f"--weights {path} cannot be read: {error.strerror}") from None
+        raise ModelError(
+            f"--weights {path} is not a checkpoint that can be read, or is damaged: give a file that torch.save or "
+            "safetensors wrote"
+        ) from None
 
 
 def _stand_ins(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
