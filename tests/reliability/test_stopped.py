@@ -49,7 +49,12 @@ def test_training_is_stopped_with_a_good_checkpoint(
     digits: Path, digits_artifacts: Path, tmp_path: Path, temporary: Path, number: int, status: int
 ) -> None:
     run = tmp_path / "run"
-    arguments = [*EDGETL, "finetune", digits_artifacts, digits / "train", "--out", run, "--epochs", "100000"]
+    # where the tests run under nohup, children are born with SIGHUP ignored
+    born = (
+        f"import signal; signal.signal({int(number)}, signal.default_int_handler if {number == signal.SIGINT} else 0)"
+    )
+    start = [*EDGETL[:-1], f"{born}\n{EDGETL[-1]}"]
+    arguments = [*start, "finetune", digits_artifacts, digits / "train", "--out", run, "--epochs", "100000"]
     process = subprocess.Popen(
         [str(word) for word in arguments],
         stdout=subprocess.DEVNULL,
