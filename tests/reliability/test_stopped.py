@@ -50,9 +50,8 @@ def test_training_is_stopped_with_a_good_checkpoint(
 ) -> None:
     run = tmp_path / "run"
     # where the tests run under nohup, children are born with SIGHUP ignored
-    born = (
-        f"import signal; signal.signal({int(number)}, signal.default_int_handler if {number == signal.SIGINT} else 0)"
-    )
+    handler = "default_int_handler" if number == signal.SIGINT else "SIG_DFL"
+    born = f"import signal; signal.signal({int(number)}, signal.{handler})"
     start = [*EDGETL[:-1], f"{born}\n{EDGETL[-1]}"]
     arguments = [*start, "finetune", digits_artifacts, digits / "train", "--out", run, "--epochs", "100000"]
     process = subprocess.Popen(
