@@ -148,7 +148,7 @@ def test_weights_come_from_a_file_without_executing_it(source: Path, tmp_path: P
             return (Path.touch, (tmp_path / "sprung",))  # type: ignore[return-value]
 
     torch.save({"0.weight": Trap()}, tmp_path / "trap.pt")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="is not a checkpoint that can be read"):
         prepare(f"{source}:build", out=tmp_path / "x", classes=2, weights=tmp_path / "trap.pt")
     assert not (tmp_path / "sprung").exists()
 
