@@ -297,7 +297,7 @@ def _inverse(lower: NDArray[Any], block: int = 64) -> Array:
 
 
 def _best_factor(scores: Array, truth: Array, how: _Scores) -> tuple[float, float]:
-    """Return the smallest loss and its factor; the loss is convex in the factor, so its slope tells the side."""
+    """Return the smallest loss and its factor; the loss is convex in the factor, so it has one minimum."""
     if not how.scaled:
         return how.loss(scores, truth), 1.0
     low, high = np.log2(FACTORS)

@@ -111,10 +111,12 @@ def initial_head(job: Job) -> dict[str, NDArray[np.float32]]:
 def default_learning_rate(job: Job) -> float:
     """Return the rate that suits what trains (`edgetl.rate`)."""
     manifest = job.prepared.manifest
-    if job.args.optimizer.name != "adamw" or manifest.head is None:
+    if job.args.optimizer.name != "adamw":
         return UNRULED
     if manifest.trains_pretrained:
         return pretrained_rate(len(job.train_rows), manifest.modality)
+    if manifest.head is None:
+        return UNRULED
     enter = head_inputs(job.prepared, job.threads)
     some = _chunks(job.train_rows[: defaults.INIT_BATCH], job.at_once)
     return head_rate(np.concatenate([enter(job.features.batch(rows)) for rows in some]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from edgetl.cli.options import (
 from edgetl.cli.reporting import finish, how_to_resume, reporting
 from edgetl.errors import command
 from edgetl.figures import figure, metrics_of
+
+if TYPE_CHECKING:
+    from edgetl.train import FinetuneResult
 
 
 @click.command()
@@ -186,17 +189,17 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
         *outline.others(result.val_figures, result.metric),
         f"  {result.train_samples} samples to train and {result.val_samples} to validate, "
         f"{len(result.rejected)} left out; learning rate {result.lr:g}",
-        *(
-            [
-                f"  then trained on all {result.train_samples + result.val_samples} in the same way, "
-                f"{result.best_epoch} epochs, for deploying"
-            ]
-            if result.refit
-            else []
-        ),
+        *([f"  to deploy: {_last_fit(result)}"] if result.refit else []),
         f"  features {result.feature_seconds:.1f} s ({speed}), training {result.training_seconds:.1f} s, "
         f"engine {result.engine}",
         *outline.placements(result.placement),
         f"  the run lies in {result.run}; look at its report.html",
         f"next: {command('deploy', result.run, '--out', 'model.onnx')}",
     )
+
+
+def _last_fit(result: FinetuneResult) -> str:
+    everything = f"all {result.train_samples + result.val_samples} samples"
+    if result.best_epoch == 0:
+        return f"the head as it begins, computed from {everything}"
+    return f"trained again, on {everything}, for {result.best_epoch} epoch{'s' if result.best_epoch > 1 else ''}"
