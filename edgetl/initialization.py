@@ -4,9 +4,12 @@ Both forms are linear, and become the head's weight and bias. A factor scales th
 with the smallest loss of samples that are left out of what scores them, so that training begins with
 sensible probabilities. Sums are taken in float64, batch by batch.
 
+What is left out is a whole recording, with all of its windows: their features are nearly alike, so that a head
+which has seen one window of a recording is too sure of the others.
+
 Where all left-out samples are right, their loss would fall without end as the factor grows. So their
 targets are mixed with as much of the uniform distribution as one sample more, `UNSEEN`, would bring: n right
-answers in a row do not show that the next one is right, too.
+answers in a row do not show that the next one is right, too. The windows of a recording are one such answer.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 Batches = Callable[[], Iterator[tuple["NDArray[np.float32]", "NDArray[np.float32]"]]]
 """Gives, each time it is called, the training samples: the head's inputs `[n, D]` and targets `[n, K]`.
 
-They come in random order, because the first stand for all where penalty and factor are chosen.
+They come in random order, because the first stand for all where penalty and factor are chosen; of recordings in
+windows, one window of each recording before the second ones.
 """
 
 HELD_OUT = 600
@@ -115,13 +119,14 @@ class _Scores:
     loss: Callable[[Array, Array], float]
 
 
-def prototype(batches: Batches, smoothing: float = 0.0) -> LinearHead:
+def prototype(batches: Batches, smoothing: float = 0.0, recordings: NDArray[np.int64] | None = None) -> LinearHead:
     """Class means of normalised features as weights (Qi et al. 2018, weight imprinting); for classification.
 
     A head works on features that are not normalised; their mean length is in its scale.
 
     Args:
         smoothing: of the labels in the loss that chooses the factor; as `edgetl.targets.TargetEncoder` has it.
+        recordings: `[N]`, which recording each sample is a window of; None where each is one of its own.
     """
     sums: Any = 0.0
     lengths, seen = 0.0, 0
@@ -131,42 +136,70 @@ def prototype(batches: Batches, smoothing: float = 0.0) -> LinearHead:
         lengths, seen = lengths + float(norms.sum()), seen + len(x)
     length = max(lengths / seen, 1e-12)
     directions = _normalised(sums)
+    recordings = np.arange(seen) if recordings is None else recordings
+    most = _most(HELD_OUT, len(directions))
+    chosen, place = np.unique(recordings[:most], return_inverse=True)
+    wholes = _sums_of(batches, recordings, chosen)
     scores, truth = [], []
-    for x, targets in _first(batches, _most(HELD_OUT, len(directions))):
+    for start, (x, targets) in _numbered(_first(batches, most)):
         wide = x.astype(np.float64)
         score = wide @ directions.T
         label = targets.argmax(1)
-        # what the sample's own class gives without it
-        own = _normalised(sums[label] - _normalised(wide))
+        # what the sample's own class gives without its recording
+        own = _normalised(sums[label] - wholes[place[start : start + len(x)]])
         score[np.arange(len(x)), label] = (own * wide).sum(1)
         scores.append(score / length)
         truth.append(targets)
     how = _SCORES["classification"]
-    _, factor = _best_factor(np.concatenate(scores), _mixed(np.concatenate(truth), seen, how, smoothing), how)
+    mixed = _mixed(np.concatenate(truth), len(np.unique(recordings)), how, smoothing)
+    _, factor = _best_factor(np.concatenate(scores), mixed, how)
     return LinearHead((directions * factor / length).astype(np.float32), np.zeros(len(directions), np.float32))
 
 
-def ridge(batches: Batches, task: str, smoothing: float = 0.0) -> LinearHead:
+def _sums_of(batches: Batches, recordings: NDArray[np.int64], chosen: NDArray[np.int64]) -> Array:
+    """Sums of the normalised features of each recording chosen, whose numbers are in order, `[len(chosen), D]`."""
+    sums: Any = None
+    for start, (x, _) in _numbered(batches()):
+        sums = np.zeros((len(chosen), x.shape[1])) if sums is None else sums
+        numbers = recordings[start : start + len(x)]
+        place = np.minimum(np.searchsorted(chosen, numbers), len(chosen) - 1)
+        inside = chosen[place] == numbers
+        np.add.at(sums, place[inside], _normalised(x[inside].astype(np.float64)))
+    return np.asarray(sums)
+
+
+def ridge(
+    batches: Batches, task: str, smoothing: float = 0.0, recordings: NDArray[np.int64] | None = None
+) -> LinearHead:
     """Ridge regression of centred targets on centred features, `W = (XᵀX + λI)⁻¹XᵀY` (Hoerl & Kennard 1970).
 
     The features are taken as they are or divided by their standard deviations, and λ is one of `PENALTIES`:
     whichever gives the smallest loss of left-out samples, the stronger penalty where there is next to no
-    difference. Leaving out needs no second fit (Allen 1974, PRESS): `y - ŷ₋ᵢ = (y - ŷᵢ)/(1 - hᵢᵢ)`.
+    difference. Leaving out needs no second fit: with the hat matrix H of the fit, `y - ŷ` of the samples G of a
+    recording, fitted without them, is `(I - H_GG)⁻¹(y - ŷ)_G` (Allen 1974, PRESS, for each sample alone).
 
     Args:
         task: one of `edgetl.choices.TASKS`.
-        smoothing: as for `prototype`.
+        smoothing, recordings: as for `prototype`.
     """
     moments = _moments(batches)
     scores = _SCORES[task]
     x, y = _rows(batches, _most(HELD_OUT, moments.outputs))
+    recordings = np.arange(moments.count) if recordings is None else recordings
+    all_recordings, some_recordings = len(np.unique(recordings)), len(np.unique(recordings[: len(x)]))
+    truth = _mixed(y, some_recordings, scores, smoothing)
+    groups = _of_one_size(recordings[: len(x)])
     choices = []
     for scale in (moments.deviations, np.where(moments.deviations < np.inf, 1.0, np.inf)):
         z = (x - moments.mean) / scale
-        choices.append((*_choose(z - z.mean(0), y, _mixed(y, len(y), scores, smoothing), scores), scale))
-    _, penalty, scale = min(choices, key=lambda choice: choice[0])
-    # in the units of all samples the same penalty weighs less the more there are of them
-    return _fit(batches, moments, scale, penalty * len(x) / moments.count, scores, smoothing)
+        choices.append((*_choose(z - z.mean(0), y, groups, truth, scores), scale))
+    _, penalty, factor, scale = min(choices, key=lambda choice: choice[0])
+    # in the units of all samples the same penalty weighs less the more there are of them; windows of the same
+    # recordings bring nothing new
+    penalty *= some_recordings / all_recordings
+    # others stand for all where more of them cannot be left out as a whole
+    known = factor if all_recordings < moments.count else None
+    return _fit(batches, moments, scale, penalty, scores, smoothing, known)
 
 
 @dataclass(frozen=True)
@@ -205,8 +238,21 @@ def _moments(batches: Batches) -> _Moments:
     )
 
 
-def _choose(z: Array, y: Array, truth: Array, scores: _Scores) -> tuple[float, float]:
-    """Return the loss of left-out samples and the penalty for centred features `[m, D]` and targets `[m, K]`."""
+def _of_one_size(recordings: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the rows of each recording, those of as many windows in one array `[recordings, windows]`."""
+    order = np.argsort(recordings, kind="stable")
+    _, starts, counts = np.unique(recordings[order], return_index=True, return_counts=True)
+    return [order[starts[counts == size][:, None] + np.arange(size)] for size in np.unique(counts)]
+
+
+def _choose(
+    z: Array, y: Array, groups: Sequence[NDArray[np.int64]], truth: Array, scores: _Scores
+) -> tuple[float, float, float]:
+    """Return the loss of left-out recordings, the penalty and the factor for centred features `[m, D]` and targets.
+
+    Args:
+        groups: rows of each recording, as `_of_one_size` has them.
+    """
     count, wide = len(z), z.shape[0] <= z.shape[1]
     mean_y = y.mean(0)
     # one eigendecomposition serves all penalties: of the smaller one of ZZᵀ and ZᵀZ
@@ -215,22 +261,34 @@ def _choose(z: Array, y: Array, truth: Array, scores: _Scores) -> tuple[float, f
     basis = vectors if wide else z @ vectors / np.sqrt(np.maximum(values, 1e-12 * max(values[-1], 1e-300)))
     unit = values.sum() or 1.0
     inside, squared = basis.T @ (y - mean_y), basis**2
-    best, worse = (np.inf, PENALTIES[0]), 0
+    best, worse = (np.inf, PENALTIES[0], 1.0), 0
     for penalty in PENALTIES:
         shrunk = values / (values + penalty * unit)
         fitted = mean_y + basis @ (shrunk[:, None] * inside)
-        leverage = 1 / count + squared @ shrunk
-        loss, _ = _best_factor(_left_out(y, fitted, leverage) - scores.middle, truth, scores)
-        best, worse = ((loss, penalty), 0) if loss < best[0] * (1 - TIE) else (best, worse + 1)
+        left_out = _left_out(y, fitted, 1 / count + squared @ shrunk)
+        for rows in groups:
+            if rows.shape[1] > 1:
+                part = basis[rows]
+                hat = 1 / count + (part * shrunk) @ part.transpose(0, 2, 1)
+                solved = np.linalg.solve((1 + 1e-9) * np.eye(rows.shape[1]) - hat, (y - fitted)[rows])
+                left_out[rows] = y[rows] - solved
+        loss, factor = _best_factor(left_out - scores.middle, truth, scores)
+        best, worse = ((loss, penalty, factor), 0) if loss < best[0] * (1 - TIE) else (best, worse + 1)
         if worse == 4:  # weaker ones only fit more closely
             break
     return best
 
 
 def _fit(
-    batches: Batches, moments: _Moments, scale: Array, penalty: float, scores: _Scores, smoothing: float
+    batches: Batches,
+    moments: _Moments,
+    scale: Array,
+    penalty: float,
+    scores: _Scores,
+    smoothing: float,
+    known: float | None,
 ) -> LinearHead:
-    """Fit all samples; the factor is that of the first ones, each left out."""
+    """Fit all samples; the factor is the one known, or else that of the first ones, each left out."""
     mean, mean_y, count = moments.mean, moments.mean_targets, moments.count
     used = scale < np.inf
     features = len(mean)
@@ -257,8 +315,8 @@ def _fit(
     solved = inverse.T @ (inverse @ right)
     weight = z.T @ solved if few else solved
 
-    factor = 1.0
-    if scores.scaled:
+    factor = 1.0 if known is None else known
+    if scores.scaled and known is None:
         left_out, truth = [], []
         for start, (x_part, y_part) in _numbered(_first(batches, _most(HELD_OUT, len(mean_y)))):
             z_part = scaled(x_part)

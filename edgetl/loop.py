@@ -36,6 +36,7 @@ class Job:
     Attributes:
         labels: of `features.samples`: `[N]` int64 class indices, or `[N, K]` float64.
         train_rows, val_rows: indices of the samples that train and of those that validate.
+        recordings: of `features.samples`: `[N]`, which recording each is a window of.
     """
 
     prepared: Artifacts
@@ -44,6 +45,7 @@ class Job:
     labels: NDArray[Any]
     train_rows: NDArray[np.int64]
     val_rows: NDArray[np.int64]
+    recordings: NDArray[np.int64]
     threads: int
     provider: Provider
     on_event: OnEvent
@@ -95,6 +97,8 @@ def initial_head(job: Job) -> dict[str, NDArray[np.float32]]:
     enter, encode = head_inputs(job.prepared, job.threads), job.encoder
     plain = TargetEncoder(encode.task, encode.outputs, mean=encode.mean, std=encode.std)
     order = np.random.default_rng(job.args.seed).permutation(job.train_rows)
+    # one window of each recording before the second ones, so that the first samples stand for all recordings
+    order = order[np.argsort(_turns(job.recordings[order]), kind="stable")]
 
     def batches() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         for batch in _chunks(order, defaults.INIT_BATCH):
@@ -102,10 +106,23 @@ def initial_head(job: Job) -> dict[str, NDArray[np.float32]]:
             yield np.concatenate(entering), plain(job.labels[batch])[0]
 
     smoothing = job.args.label_smoothing
-    found = prototype(batches, smoothing) if job.args.init == "prototype" else ridge(batches, encode.task, smoothing)
+    recordings = job.recordings[order]
+    if job.args.init == "prototype":
+        found = prototype(batches, smoothing, recordings)
+    else:
+        found = ridge(batches, encode.task, smoothing, recordings)
     head = job.prepared.manifest.head
     assert head is not None, "head_inputs refuses others"
     return {head.weight: found.weight, head.bias: found.bias}
+
+
+def _turns(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how often each number came before."""
+    order = np.argsort(numbers, kind="stable")
+    _, starts, counts = np.unique(numbers[order], return_index=True, return_counts=True)
+    turns = np.empty(len(numbers), np.int64)
+    turns[order] = np.arange(len(numbers)) - np.repeat(starts, counts)
+    return turns
 
 
 def default_learning_rate(job: Job) -> float:
@@ -124,10 +141,12 @@ def default_learning_rate(job: Job) -> float:
 
 def find_learning_rate(job: Job) -> float:
     """Try rates from the start that training will have, on a part of the training samples; see `edgetl.rate`."""
-    order = np.random.default_rng([job.args.seed, 0]).permutation(job.train_rows)
-    kept = max(1, round(len(order) * (1 - LEFT_OUT)))
-    # the head must not have seen what judges it
-    part = replace(job, train_rows=order[:kept], val_rows=order[kept:] if kept < len(order) else order)
+    rng = np.random.default_rng([job.args.seed, 0])
+    order, recordings = rng.permutation(job.train_rows), rng.permutation(np.unique(job.recordings[job.train_rows]))
+    kept = max(1, round(len(recordings) * (1 - LEFT_OUT)))
+    # the head must not have seen what judges it, nor other windows of the same recordings
+    judges = np.isin(job.recordings[order], recordings[kept:])
+    part = replace(job, train_rows=order[~judges], val_rows=order[judges] if judges.any() else order)
     initial = initial_head(part)
     batches = list(_chunks(part.train_rows, job.args.batch_size))
     steps = min(TRIAL_STEPS, len(batches) * max(job.args.epochs, 1))

@@ -329,7 +329,9 @@ def finetune(
     samples = partial(_used, features, labels, args, train_rows, val_rows)
     with run.lock():
         args = settle(run, args, prepared, largest=largest, resume=resume)
-        job = Job(prepared, args, features, labels, train_rows, val_rows, found.threads, found.provider, on_event)
+        job = Job(
+            prepared, args, features, labels, train_rows, val_rows, origins, found.threads, found.provider, on_event
+        )
         with _advising(job):
             on_event(Stage("training"))
             training_started = time.monotonic()

@@ -208,3 +208,79 @@ def test_thousands_of_classes_take_no_more_memory_than_samples_and_weights() -> 
     assert head.weight.shape == (classes, features)
     # scores of left-out samples in float64, a few at a time; all targets would be 72 MB in float32 alone
     assert peak < 8 * MOST_SCORES * 12
+
+
+def recorded(windows: list[int], seed: int, alike: float = 0.3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Windows of recordings: features, targets and numbers of recordings; windows of one are nearly alike."""
+    rng = np.random.default_rng(seed)
+    x, y = blobs(len(windows), seed)
+    recordings = rng.permutation(np.repeat(np.arange(len(windows)), windows))
+    noise = alike * rng.standard_normal((len(recordings), x.shape[1]))
+    return (x[recordings] + noise).astype(np.float32), y[recordings], recordings
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_ridge_leaves_out_whole_recordings(task: str) -> None:
+    """The penalty, the scaling and the factor are those that refits without each recording give."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+
+    x, y, recordings = recorded([1, 5, 2, 4, 1, 3, 7, 2] * 4, 10)
+    if task == "regression":
+        y = (y @ np.array([[1.0], [2.0], [-1.0], [0.5]])).astype(np.float32)
+    truth = mixed(y, 1 / (len(set(recordings.tolist())) + 1)) if task == "classification" else y
+    found: list[Any] = []
+    for scale in (x.std(0), np.ones(30)):
+        z = (x / scale).astype(np.float64)
+        unit = z.var(0).sum() * len(z)
+        chosen: Any = None
+        for penalty in PENALTIES:
+            model, left_out = linear_model.Ridge(alpha=penalty * unit), np.empty(y.shape)
+            for recording in set(recordings.tolist()):
+                inside = recordings == recording
+                left_out[inside] = model.fit(z[~inside], y[~inside]).predict(z[inside]).reshape(-1, y.shape[1])
+            if task == "classification":
+                losses = {f: cross_entropy(f * left_out, truth) for f in np.logspace(-4, 10, 300, base=2)}
+            else:
+                losses = {1.0: float(((left_out - y) ** 2).mean())}
+            factor = min(losses, key=losses.__getitem__)
+            if chosen is None or losses[factor] < chosen[0] * (1 - TIE):
+                fitted = model.fit(z, y)
+                chosen = (losses[factor], factor, fitted.coef_.reshape(y.shape[1], -1) / scale)
+        found.append(chosen)
+    _, factor, weight = min(found, key=lambda each: each[0])
+    head = ridge(batches(x, y), task, recordings=recordings)
+    used = (head.weight * weight).sum() / (weight * weight).sum()
+    assert used == pytest.approx(factor, rel=0.05)
+    np.testing.assert_allclose(head.weight, used * weight, rtol=1e-3, atol=1e-5 * used)
+
+
+@pytest.mark.parametrize("windows", [5, 20, 60])
+def test_windows_of_a_recording_make_no_head_too_sure(windows: int) -> None:
+    """A head of many windows is as sure as one of a window of each recording; 3600 windows at most here."""
+    x, y, recordings = recorded([windows] * 60, 11, alike=0.05)
+    new_x, new_y, _ = recorded([1] * 400, 12)
+    first = np.unique(recordings, return_index=True)[1]
+    heads = [
+        ridge(batches(x, y), "classification", recordings=recordings),
+        ridge(batches(x[first], y[first]), "classification"),
+        ridge(batches(x, y), "classification"),
+    ]
+    losses = [cross_entropy(new_x @ head.weight.T + head.bias, new_y) for head in heads]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert losses[0] < losses[2] - 0.1
+
+
+def test_prototypes_leave_out_whole_recordings() -> None:
+    """Copies of a sample are left out with it, and then change nothing."""
+    x, y = blobs(40, 13)
+    plain = prototype(batches(x, y))
+    copied = prototype(batches(np.tile(x, (3, 1)), np.tile(y, (3, 1))), recordings=np.tile(np.arange(40), 3))
+    np.testing.assert_allclose(copied.weight, plain.weight, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [prototype, lambda b, **more: ridge(b, "classification", **more)])
+def test_one_recording_of_each_class_gives_a_finite_head(make: Any) -> None:
+    x, y, recordings = recorded([50] * 4, 14)
+    head = make(batches(x, y), recordings=recordings)
+    assert np.isfinite(head.weight).all()
+    assert np.abs(x @ head.weight.T + head.bias).max() < 100

@@ -96,6 +96,7 @@ def _job(run: Run, args: RunArgs, prepared: Artifacts, threads: int, on_event: O
         labels=np.array([sample.label for sample in features.samples], dtype=kind),
         train_rows=rows,
         val_rows=rows,
+        recordings=rows,
         threads=threads,
         provider=Provider(),
         on_event=on_event,
