@@ -9,7 +9,7 @@ RUN/
   validation.npz   the engine's own logits on the validation data with the weights to deploy
   weights/best.npz, weights/last.npz
   weights/final.npz  trained again on all samples, for as many epochs as were best; not in every run
-  report.html      the page to look at; curves.png and confusion_matrix.png where matplotlib is installed
+  report.html      the page to look at; curves.png and confusion_matrix.png for slides and papers
 ```
 
 Every file is written aside and renamed. An epoch is finished when `weights/last.npz` names it; a

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import os
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +54,6 @@ def engines() -> list[str]:
 def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or leaves features in the user's own cache."""
     monkeypatch.setenv("EDGETL_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture(autouse=True)
-def plots_where_they_are_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes as long as a training of the demo's network; only tests/test_report.py looks at what is drawn."""
-    if request.module.__name__ != "test_report":
-        monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
 @pytest.fixture(scope="session")

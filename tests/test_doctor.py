@@ -56,7 +56,7 @@ def test_every_extra_of_the_metadata_is_listed() -> None:
     import importlib.metadata
 
     known = importlib.metadata.metadata("edgetl").get_all("Provides-Extra") or []
-    assert {"text", "zoo", "report", "prepare"} <= set(known)
+    assert {"text", "zoo", "prepare"} <= set(known)
     extras = examine().extras
     assert set(extras) == set(known)
     assert extras["text"].works
@@ -70,7 +70,7 @@ def test_what_an_extra_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     version = importlib.metadata.version
 
     def without(name: str) -> str:
-        if name in ("tokenizers", "matplotlib"):
+        if name == "tokenizers":
             raise importlib.metadata.PackageNotFoundError(name)
         return version(name)
 
@@ -78,4 +78,3 @@ def test_what_an_extra_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     extras = examine().extras
     assert extras["text"].why == "lacks tokenizers: pip install 'edgetl[text]'"
     assert "tokenizers" in extras["zoo"].why, "it contains edgetl[text]"
-    assert extras["report"].why == "lacks matplotlib: pip install 'edgetl[report]'"

@@ -52,7 +52,7 @@ def run(code: str, *blocked: str) -> str:
 
 def test_device_modules_import_without_torch() -> None:
     code = "import importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in DEVICE_MODULES)
-    run(code, "torch", "timm", "torchvision", "onnxscript", "matplotlib")
+    run(code, "torch", "timm", "torchvision", "onnxscript")
 
 
 def test_finetune_and_predict_need_neither_torch_nor_onnx_nor_rich(

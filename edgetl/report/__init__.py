@@ -1,4 +1,4 @@
-"""write_report(): the page and the plots that a person looks at after a run."""
+"""write_report(): the page and the pictures that a person looks at after a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from edgetl import storage
 from edgetl.errors import command
 from edgetl.events import Note, OnEvent, ignore
+from edgetl.report.charts import confusion, curves
 from edgetl.report.findings import Findings, gather
 from edgetl.report.page import page
-from edgetl.report.plots import INSTALL_HINT, write_plots
+from edgetl.report.png import png
 from edgetl.run import CONFUSION, CURVES, REPORT, EpochResult, Run
 
 
@@ -21,7 +22,7 @@ class ReportResult:
 
     Attributes:
         report: the page.
-        plots: the PNG files; none without matplotlib.
+        plots: the PNG files, as far as there is something to draw.
         size_kb: of the page, 10^3 bytes.
         metric: the figure that matters most.
         figures_before, figures: before the first step and of the best epoch, on the validation data;
@@ -46,7 +47,7 @@ class ReportResult:
 def write_report(run: str | Path, *, on_event: OnEvent = ignore) -> ReportResult:
     """Write `report.html`, `curves.png` and `confusion_matrix.png` into a run, finished or not.
 
-    The page needs nothing but a browser. The plots need matplotlib; without it, or if it fails,
+    The page needs nothing but a browser. The plots need FreeType, which Pillow's own wheels have; without it
     they are left out and `on_event` is told so.
 
     Raises:
@@ -83,12 +84,15 @@ def _known(result: EpochResult | None) -> dict[str, float | None]:
 
 def _plots_or_note(findings: Findings, on_event: OnEvent) -> tuple[Path, ...]:
     try:
-        return write_plots(findings)
-    except Exception as error:  # a broken matplotlib raises whatever it likes
-        missing = isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"
-        why = f"matplotlib is not installed: {INSTALL_HINT}" if missing else f"matplotlib failed ({error})"
-    on_event(Note(f"{CURVES} and {CONFUSION} were left out, because {why}"))
-    return ()
+        matrix = confusion(findings)
+        drawings = {CURVES: curves(findings), CONFUSION: () if matrix is None else (matrix,)}
+        encoded = {name: png(charts) for name, charts in drawings.items() if charts}
+    except Exception as error:  # the page does not suffer from a font that is damaged
+        on_event(Note(f"{CURVES} and {CONFUSION} were left out, because drawing failed ({error})"))
+        return ()
+    for name, data in encoded.items():
+        storage.write_bytes(findings.path / name, data)
+    return tuple(findings.path / name for name in encoded)
 
 
 def report_or_note(run: Run, on_event: OnEvent) -> None:

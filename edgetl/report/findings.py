@@ -1,4 +1,4 @@
-"""What a run's files say, gathered for the page and the plots."""
+"""What a run's files say, gathered for the page and the charts."""
 
 from __future__ import annotations
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import PurePath
 from string import Template
 from typing import Any
 
 from edgetl import __version__, metrics, schema
-from edgetl.figures import FIGURES, is_share
-from edgetl.report import text
-from edgetl.report.charts import Series, line_chart
+from edgetl.figures import FIGURES
+from edgetl.report import svg, text
+from edgetl.report.charts import MATRIX_CLASSES, curves
 from edgetl.report.findings import Confusion, Findings, Measured, Mistake, thumbnail
 from edgetl.report.text import escaped, figure_text, named, titled
 from edgetl.run import EpochResult
 from edgetl.runs import number
 from edgetl.targets import OUTPUTS_ARE
-
-MATRIX_CLASSES = 30
-"""With more classes the matrix gives way to the list of pairs."""
 
 _PAIRS = 15
 _LONG_PAIRS = 40
@@ -169,50 +166,14 @@ def _tile(title: str, figure: str, small: str) -> str:
 
 
 def _curves(findings: Findings) -> str:
-    results, best, lead = findings.results, findings.best, findings.lead
-    if not results:
+    figures = [svg.figure(drawing) for drawing in curves(findings)]
+    if not figures:
         return ""
-    train, val = _series(results, lambda result: result.train_loss), _series(results, lambda result: result.val_loss)
-    reached = _series(results, lambda result: result.val_figures.get(lead))
-    loss_lines = [Series("training", "train", train)] if train else []
-    loss_lines += [Series("validation", "val", val)] if val else []
-    at_best = best.val_figures.get(lead) if best else None
-    share = is_share(lead)
-    figures = [
-        _figure(
-            titled(lead),
-            [Series("validation", "val", reached)],
-            show=text.percent if share else text.number,
-            show_tick=text.axis_percent if share else text.axis_number,
-            limits=(0.0 if lead != "r2" else None, 1.0 if share or lead == "r2" else None),
-            mark=(best.epoch, at_best) if best and at_best is not None else None,
-        )
-        if reached
-        else "",
-        _figure("Loss", loss_lines, show=text.number, show_tick=text.axis_number, limits=(0.0, None)),
-    ]
-    grid = "two" if all(figures) else "single"
+    table = _epoch_table(findings.results, findings.best, findings.args.task)
     return (
-        f'<section><h2>Curves</h2><div class="{grid}">{"".join(figures)}</div>'
-        f"{_details('Epoch by epoch', _epoch_table(results, best, findings.args.task))}</section>"
+        f'<section><h2>Curves</h2><div class="{"two" if len(figures) > 1 else "single"}">{"".join(figures)}</div>'
+        f"{_details('Epoch by epoch', table)}</section>"
     )
-
-
-def _figure(title: str, lines: Sequence[Series], **options: Any) -> str:
-    keys = "".join(
-        f'<span class="key"><svg viewBox="0 0 22 8" aria-hidden="true">'
-        f'<path class="line {line.style}" d="M1 4H21"/></svg>{line.name}</span>'
-        for line in lines
-    )
-    return (
-        f'<figure class="card"><figcaption><strong>{title}</strong>{keys}</figcaption>'
-        f"{line_chart(title, lines, **options)}</figure>"
-    )
-
-
-def _series(results: Sequence[EpochResult], of: Callable[[EpochResult], float | None]) -> tuple[tuple[int, float], ...]:
-    values = ((result.epoch, of(result)) for result in results)
-    return tuple((epoch, value) for epoch, value in values if value is not None)
 
 
 def _epoch_table(results: Sequence[EpochResult], best: EpochResult | None, task: str) -> str:
@@ -537,4 +498,4 @@ def _policy(policy: Sequence[str]) -> str:
     return ", ".join("the head" if item == "head" else item for item in policy)
 
 
-__all__ = ["MATRIX_CLASSES", "page"]
+__all__ = ["page"]

@@ -9,6 +9,7 @@ from edgetl.errors import visible
 from edgetl.figures import called, is_share
 
 MISSING = "–"
+_EXPONENT_FROM = 1e6
 
 
 def escaped(value: object) -> str:
@@ -51,15 +52,17 @@ def axis_percent(value: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """A loss: four significant digits, without exponent where it can be avoided."""
+    """A loss or an error: at least three significant digits, without exponent where it can be avoided."""
     if value is None or not math.isfinite(value):
         return MISSING
+    if 1000 <= abs(value) < _EXPONENT_FROM:
+        return f"{value:,.0f}"
     return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
 
 
 def axis_number(value: float) -> str:
-    """A loss as a mark on an axis."""
-    return f"{value:.4g}"
+    """A loss or an error as a mark on an axis."""
+    return f"{value:,.7g}" if abs(value) < _EXPONENT_FROM else f"{value:.4g}"
 
 
 def count(value: float | None) -> str:

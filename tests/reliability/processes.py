@@ -17,7 +17,7 @@ def python(code: str) -> tuple[str, ...]:
 
     Where torch is installed onnxruntime-training imports it, which takes longer than all that is tested here.
     """
-    return (sys.executable, "-c", f"import sys; sys.modules.update(torch=None, matplotlib=None)\n{code}")
+    return (sys.executable, "-c", f"import sys; sys.modules.update(torch=None)\n{code}")
 
 
 EDGETL = python("from edgetl.__main__ import run; run()")

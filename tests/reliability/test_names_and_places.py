@@ -49,12 +49,6 @@ LOCALES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than the runs themselves, and have tests of their own."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-
-
 @pytest.fixture(scope="module")
 def unnamed(tmp_path_factory: pytest.TempPathFactory, digits_artifacts: Path) -> Path:
     """A prepared directory that takes the names of its classes from the data."""

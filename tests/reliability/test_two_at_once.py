@@ -18,12 +18,6 @@ TRAINED = 64 + 16
 """Pictures of `digits/train`, of which a fifth validates."""
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than the runs themselves, and have tests of their own."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-
-
 def parameters(run: Path) -> dict[str, bytes]:
     found = {}
     for name in (LAST, BEST):
