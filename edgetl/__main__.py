@@ -16,6 +16,9 @@ def run() -> None:
         os.environ["PYTHONUTF8"] = "1"
         os.environ.setdefault("PYTHONIOENCODING", locale.getpreferredencoding(False))
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    # NumPy's matrix products and factorisations here are small: threads that wait for each other gain nothing, and
+    # where other programs run they take a hundred times as long
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     main(prog_name="edgetl")
 
 

@@ -191,8 +191,10 @@ def ridge(
     groups = _of_one_size(recordings[: len(x)])
     choices = []
     for scale in (moments.deviations, np.where(moments.deviations < np.inf, 1.0, np.inf)):
-        z = (x - moments.mean) / scale
-        choices.append((*_choose(z - z.mean(0), y, groups, truth, scores), scale))
+        decomposed = _decomposed(x, moments.mean, scale)
+        choices.append((*_choose(decomposed, y, groups, truth, scores), scale))
+        del decomposed
+    del x
     _, penalty, factor, scale = min(choices, key=lambda choice: choice[0])
     # in the units of all samples the same penalty weighs less the more there are of them; windows of the same
     # recordings bring nothing new
@@ -245,20 +247,30 @@ def _of_one_size(recordings: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [order[starts[counts == size][:, None] + np.arange(size)] for size in np.unique(counts)]
 
 
+def _decomposed(x: NDArray[np.float32], mean: Array, scale: Array) -> tuple[Array, Array]:
+    """Return eigenvalues `[r]` of centred, scaled features' ZZᵀ, and orthonormal vectors `[m, r]`; r is m or D."""
+    z = _scaled(x, mean, scale)
+    z -= z.mean(0)
+    # of the smaller one of ZZᵀ and ZᵀZ
+    if wide := z.shape[0] <= z.shape[1]:
+        z = z @ z.T
+    values, vectors = np.linalg.eigh(z if wide else z.T @ z)
+    values = np.maximum(values, 0.0)
+    return values, vectors if wide else z @ vectors / np.sqrt(np.maximum(values, 1e-12 * max(values[-1], 1e-300)))
+
+
 def _choose(
-    z: Array, y: Array, groups: Sequence[NDArray[np.int64]], truth: Array, scores: _Scores
+    decomposed: tuple[Array, Array], y: Array, groups: Sequence[NDArray[np.int64]], truth: Array, scores: _Scores
 ) -> tuple[float, float, float]:
-    """Return the loss of left-out recordings, the penalty and the factor for centred features `[m, D]` and targets.
+    """Return the loss of left-out recordings, the penalty and the factor; one decomposition serves all penalties.
 
     Args:
+        decomposed: features of `m` samples, as `_decomposed` has them.
+        y, truth: their targets, `[m, K]`, and those in the loss.
         groups: rows of each recording, as `_of_one_size` has them.
     """
-    count, wide = len(z), z.shape[0] <= z.shape[1]
-    mean_y = y.mean(0)
-    # one eigendecomposition serves all penalties: of the smaller one of ZZᵀ and ZᵀZ
-    values, vectors = np.linalg.eigh(z @ z.T if wide else z.T @ z)
-    values = np.maximum(values, 0.0)
-    basis = vectors if wide else z @ vectors / np.sqrt(np.maximum(values, 1e-12 * max(values[-1], 1e-300)))
+    values, basis = decomposed
+    count, mean_y = len(y), y.mean(0)
     unit = values.sum() or 1.0
     inside, squared = basis.T @ (y - mean_y), basis**2
     best, worse = (np.inf, PENALTIES[0], 1.0), 0
@@ -291,44 +303,34 @@ def _fit(
     """Fit all samples; the factor is the one known, or else that of the first ones, each left out."""
     mean, mean_y, count = moments.mean, moments.mean_targets, moments.count
     used = scale < np.inf
-    features = len(mean)
-
-    def scaled(x: NDArray[Any]) -> Array:
-        return np.asarray((x - mean) / scale)
-
-    few = count <= features  # then there are as many equations as samples, and otherwise as features
-    system: Any = 0.0
-    right: Any = 0.0
-    if few:
-        x, y = _rows(batches, count)
-        z = scaled(x)
-        system, right = z @ z.T, y - mean_y
-    else:
-        for x_part, y_part in batches():
-            part = scaled(x_part)
-            system, right = system + part.T @ part, right + part.T @ (y_part - mean_y)
+    few = count <= len(mean)  # then there are as many equations as samples, and otherwise as features
+    system, right = (_of_samples if few else _of_features)(batches, moments, scale)
     unit = float(np.trace(system)) or 1.0
     system[np.diag_indices_from(system)] += penalty * unit
-    lower = np.linalg.cholesky(system)
+    inverse = _inverted_factor(system)  # in its place
     del system
-    inverse = _inverse(lower)
     solved = inverse.T @ (inverse @ right)
-    weight = z.T @ solved if few else solved
+    weight = solved
+    if few:
+        weight = np.zeros((len(mean), len(mean_y)))
+        for start, (x, _) in _numbered(batches()):
+            weight += _scaled(x, mean, scale).T @ solved[start : start + len(x)]
 
     factor = 1.0 if known is None else known
     if scores.scaled and known is None:
         left_out, truth = [], []
-        for start, (x_part, y_part) in _numbered(_first(batches, _most(HELD_OUT, len(mean_y)))):
-            z_part = scaled(x_part)
-            fitted = mean_y + z_part @ weight
+        for start, (x, y) in _numbered(_first(batches, _most(HELD_OUT, len(mean_y)))):
             if few:
-                # 1 - hᵢᵢ is λ times the diagonal of (ZZᵀ + λI)⁻¹
-                rows = slice(start, start + len(x_part))
+                rows = slice(start, start + len(x))
+                # y - ŷ is λ times what was solved for, and 1 - hᵢᵢ is λ times the diagonal of (ZZᵀ + λI)⁻¹
+                fitted = y - penalty * unit * solved[rows]
                 leverage = 1 - penalty * unit * (inverse[:, rows] ** 2).sum(0)
             else:
-                leverage = ((z_part @ inverse.T) ** 2).sum(1)
-            left_out.append(_left_out(y_part, fitted, 1 / count + leverage) - scores.middle)
-            truth.append(y_part)
+                z = _scaled(x, mean, scale)
+                fitted = mean_y + z @ weight
+                leverage = ((z @ inverse.T) ** 2).sum(1)
+            left_out.append(_left_out(y, fitted, 1 / count + leverage) - scores.middle)
+            truth.append(y)
         mixed = _mixed(np.concatenate(truth), count, scores, smoothing)
         _, factor = _best_factor(np.concatenate(left_out), mixed, scores)
     weight = np.where(used[:, None], weight / np.where(used, scale, 1.0)[:, None], 0.0)
@@ -336,22 +338,51 @@ def _fit(
     return LinearHead((factor * weight.T).astype(np.float32), (factor * bias).astype(np.float32))
 
 
+def _scaled(x: NDArray[np.float32], mean: Array, scale: Array) -> Array:
+    z: Array = x - mean
+    z /= scale
+    return z
+
+
+def _of_samples(batches: Batches, moments: _Moments, scale: Array) -> tuple[Array, Array]:
+    """Return ZZᵀ and the centred targets."""
+    z, right = np.empty((moments.count, len(scale))), np.empty((moments.count, moments.outputs))
+    for start, (x, y) in _numbered(batches()):
+        rows = slice(start, start + len(x))
+        z[rows], right[rows] = _scaled(x, moments.mean, scale), y - moments.mean_targets
+    return z @ z.T, right
+
+
+def _of_features(batches: Batches, moments: _Moments, scale: Array) -> tuple[Array, Array]:
+    """Return ZᵀZ and Zᵀ times the centred targets."""
+    system, right = np.zeros((len(scale), len(scale))), np.zeros((len(scale), moments.outputs))
+    for x, y in batches():
+        z = _scaled(x, moments.mean, scale)
+        system += z.T @ z
+        right += z.T @ (y - moments.mean_targets)
+    return system, right
+
+
 def _left_out(y: NDArray[Any], fitted: Array, leverage: Array) -> Array:
     """What the fit without each sample gives for it."""
     return np.asarray(y - (y - fitted) / np.maximum(1 - leverage, 1e-6)[:, None])
 
 
-def _inverse(lower: NDArray[Any], block: int = 64) -> Array:
-    """Invert a lower triangular matrix by halves, in matrix products; NumPy has no triangular solver."""
-    size = len(lower)
+def _inverted_factor(a: Array, block: int = 64) -> Array:
+    """Make of `A = LLᵀ` (Cholesky) the lower triangular L⁻¹, in place, by halves, in matrix products; return it."""
+    size = len(a)
     if size <= block:
-        return np.asarray(np.tril(np.linalg.inv(lower)))
+        a[:] = np.tril(np.linalg.inv(np.linalg.cholesky(a)))
+        return a
     half = size // 2
-    result = np.zeros_like(lower)
-    result[:half, :half] = first = _inverse(lower[:half, :half])
-    result[half:, half:] = second = _inverse(lower[half:, half:])
-    result[half:, :half] = -second @ (lower[half:, :half] @ first)
-    return result
+    first, below, second = a[:half, :half], a[half:, :half], a[half:, half:]
+    _inverted_factor(first, block)
+    below[:] = below @ first.T
+    second -= below @ below.T
+    _inverted_factor(second, block)
+    below[:] = -second @ (below @ first)
+    a[:half, half:] = 0.0
+    return a
 
 
 def _best_factor(scores: Array, truth: Array, how: _Scores) -> tuple[float, float]:
@@ -387,9 +418,9 @@ def _most(samples: int, outputs: int) -> int:
     return max(1, min(samples, MOST_SCORES // outputs))
 
 
-def _rows(batches: Batches, most: int) -> tuple[Array, Array]:
-    parts = [(x.astype(np.float64), y.astype(np.float64)) for x, y in _first(batches, most)]
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+def _rows(batches: Batches, most: int) -> tuple[NDArray[np.float32], Array]:
+    parts = list(_first(batches, most))
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]).astype(np.float64)
 
 
 def _numbered(

@@ -18,6 +18,7 @@ from edgetl.runtime import (
     failed,
     import_onnxruntime,
     installed_distributions,
+    return_memory,
     session_options,
     session_source,
     utf8_path,
@@ -144,6 +145,7 @@ class PlacedSession:
             if not isinstance(refused, OutOfMemoryError):
                 refused = EngineError(f"{provider.name} refuses the model ({first_line(error)})")
             raise refused from None
+        return_memory()  # opening took the weights several times
         if provider.name not in self._session.get_providers():
             raise EngineError(f"{provider.name} cannot be started here; onnxruntime put the CPU in its place")
 

@@ -7,7 +7,8 @@ import functools
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,7 +69,8 @@ def import_onnxruntime() -> Any:
     for variable in _NO_TELEMETRY:
         os.environ.setdefault(variable, "1")
     try:
-        import onnxruntime
+        with without_training_package():
+            import onnxruntime
     except ImportError as error:
         if not distributions:
             raise EngineError(f"onnxruntime is not installed: {INSTALL_HINT}") from None
@@ -77,6 +79,30 @@ def import_onnxruntime() -> Any:
             f"pip uninstall -y {distributions[0]}, then {INSTALL_HINT}"
         ) from None
     return onnxruntime
+
+
+@contextlib.contextmanager
+def without_training_package(path: Sequence[str] = ()) -> Iterator[None]:
+    """Let nothing in the block import `onnxruntime.training` as a whole: that imports onnx, and torch where it is.
+
+    Python runs a parent package before its submodules; an empty module takes the parent's place, unless the real one
+    is loaded already. `import onnxruntime` looks for the package, but goes on without.
+
+    Args:
+        path: where submodules are found; empty for none.
+    """
+    parent = "onnxruntime.training"
+    if parent in sys.modules:
+        yield
+        return
+    stand_in = types.ModuleType(parent)
+    stand_in.__path__ = list(path)
+    sys.modules[parent] = stand_in
+    try:
+        yield
+    finally:
+        # whoever imports the real package later shall get it
+        del sys.modules[parent]
 
 
 def session_options(

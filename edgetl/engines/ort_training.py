@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,32 +22,17 @@ from edgetl.engines.base import check_batch, micro_batches, sums_to_number
 from edgetl.engines.optimizers import ort_learning_rate
 from edgetl.errors import EngineError, one_sentence
 from edgetl.providers import CPU
-from edgetl.runtime import failed, import_onnxruntime, session_options, session_source
+from edgetl.runtime import failed, import_onnxruntime, session_options, session_source, without_training_package
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def import_training_api() -> Any:
-    """Import `onnxruntime.training.api` without its parent package, whose import pulls in torch.
-
-    Python runs a parent package before its submodule; an empty module with the right `__path__`
-    takes the parent's place, unless the real one is loaded already.
-    """
+    """Import `onnxruntime.training.api` without its parent package, whose import pulls in torch."""
     ort = import_onnxruntime()
-    parent = "onnxruntime.training"
-    if parent not in sys.modules:
-        stand_in = types.ModuleType(parent)
-        stand_in.__path__ = [str(Path(ort.__file__).parent / "training")]
-        sys.modules[parent] = stand_in
-        try:
-            import onnxruntime.training.api as api
-        finally:
-            # whoever imports the real package later shall get it
-            del sys.modules[parent]
-        return api
-    import onnxruntime.training.api as api
-
+    with without_training_package([str(Path(ort.__file__).parent / "training")]):
+        import onnxruntime.training.api as api
     return api
 
 
