@@ -325,19 +325,20 @@ def test_the_files(tmp_path: Path, labels: list[str]) -> None:
 def test_without_freetype_the_page_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_fonts: None
 ) -> None:
-    from PIL._util import DeferredError
+    class Missing:
+        def __getattr__(self, name: str) -> object:
+            raise ImportError("libfreetype.so.6: cannot open shared object file")
 
     run = make_run(tmp_path / "run", ["a", "b"])
     (run.path / CURVES).write_bytes(b"of another time")
-    missing = DeferredError.new(ImportError("libfreetype.so.6: cannot open shared object file"))
-    monkeypatch.setattr(ImageFont, "core", missing)
+    monkeypatch.setattr(ImageFont, "core", Missing())
     events: list[Event] = []
     assert write_report(run.path, on_event=events.append).plots == ()
     assert (run.path / REPORT).is_file()
     assert not (run.path / CURVES).exists()
     (note,) = events
     assert isinstance(note, Note)
-    assert "libfreetype.so.6" in note.text
+    assert "because Pillow has no FreeType here (libfreetype.so.6" in note.text
 
 
 # SVG and colours
@@ -475,10 +476,14 @@ def test_a_font_of_the_system_is_taken_where_it_has_more(
     for name, data in {"DejaVuSans.ttf": b"\0broken", "NotoSans-Regular.otf": own.font_bytes, "x.txt": b""}.items():
         (tmp_path / name).write_bytes(data)
     monkeypatch.setattr(lettering, "_font_folders", lambda: (tmp_path, tmp_path / "nowhere"))
-    assert lettering._system_fonts() == (str(tmp_path / "NotoSans-Regular.otf"),)
+    broken, whole = str(tmp_path / "DejaVuSans.ttf"), str(tmp_path / "NotoSans-Regular.otf")
+    assert lettering._system_fonts() == (broken, whole)
+    assert not lettering._has(broken, "a")
+    assert lettering._has(whole, "a")
+    assert not lettering._has(whole, "ä")
     # as if it were another, that has all of a name
-    monkeypatch.setattr(lettering, "_has", lambda name, cluster: name != "" or cluster.isascii())
-    assert list(lettering._parts("Käse")) == [(str(tmp_path / "NotoSans-Regular.otf"), "Käse")]
+    monkeypatch.setattr(lettering, "_has", lambda name, cluster: name == whole or (cluster.isascii() and name == ""))
+    assert list(lettering._parts("Käse")) == [(whole, "Käse")]
     assert list(lettering._parts("Brot")) == [("", "Brot")]
     monkeypatch.setattr(lettering, "_has", lambda name, cluster: cluster.isascii() == (name == ""))
     assert [part for _, part in lettering._parts("a\u0308b大c")] == ["a\u0308", "b", "大", "c"]

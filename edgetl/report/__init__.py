@@ -87,8 +87,9 @@ def _plots_or_note(findings: Findings, on_event: OnEvent) -> tuple[Path, ...]:
         matrix = confusion(findings)
         drawings = {CURVES: curves(findings), CONFUSION: () if matrix is None else (matrix,)}
         encoded = {name: png(charts) for name, charts in drawings.items() if charts}
-    except Exception as error:  # the page does not suffer from a font that is damaged
-        on_event(Note(f"{CURVES} and {CONFUSION} were left out, because drawing failed ({error})"))
+    except Exception as error:  # not even a fault of ours may cost the page
+        why = "Pillow has no FreeType here" if isinstance(error, ImportError) else "drawing them failed"
+        on_event(Note(f"{CURVES} and {CONFUSION} were left out, because {why} ({error or type(error).__name__})"))
         return ()
     for name, data in encoded.items():
         storage.write_bytes(findings.path / name, data)

@@ -124,22 +124,25 @@ def _shown(cluster: str) -> tuple[str, str]:
 def _has(name: str, cluster: str) -> bool:
     """Whether a font shows every character of a cluster; what shows nothing anywhere doesn't matter."""
     visible = (c for c in cluster if not (c.isspace() or unicodedata.category(c) == "Cf" or "\ufe00" <= c <= "\ufe0f"))
-    return all(_glyph(name, character) != _glyph(name, _NO_CHARACTER) for character in visible)
+    try:
+        return all(_glyph(name, character) != _glyph(name, _NO_CHARACTER) for character in visible)
+    except OSError:  # of a damaged font, or of one without outlines
+        return False
 
 
-@lru_cache(1024)
+@lru_cache(4096)
 def _glyph(name: str, character: str) -> tuple[tuple[int, int], bytes]:
     drawn = _font(name, 16).getmask(character)
     return drawn.size, bytes(drawn)
 
 
-@lru_cache(64)
+@lru_cache(256)
 def _font(name: str, size: float) -> FreeTypeFont:
     from PIL import ImageFont
 
-    own = ImageFont.load_default(size) if name == _OWN else ImageFont.FreeTypeFont(name, size)
-    assert isinstance(own, ImageFont.FreeTypeFont), "with a size it is none of the old bitmaps"
-    return own
+    font = ImageFont.load_default(size) if name == _OWN else ImageFont.FreeTypeFont(name, size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "with a size it is none of the old bitmaps"
+    return font
 
 
 @lru_cache(1)
@@ -153,16 +156,7 @@ def _system_fonts() -> tuple[str, ...]:
                 if font.suffix.lower() in (".ttf", ".otf", ".ttc"):
                     found.setdefault(font.stem, str(font))
     others = sorted(name for name in found if name.startswith("NotoSans") and name.endswith("-Regular"))
-    names = dict.fromkeys((*_PREFERRED, *others))
-    return tuple(found[name] for name in names if name in found and _opens(found[name]))
-
-
-def _opens(path: str) -> bool:
-    try:
-        _font(path, 16)
-    except OSError:
-        return False
-    return True
+    return tuple(found[name] for name in dict.fromkeys((*_PREFERRED, *others)) if name in found)
 
 
 def _font_folders() -> tuple[Path, ...]:
