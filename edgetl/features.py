@@ -22,6 +22,7 @@ import errno
 import hashlib
 import os
 import struct
+import threading
 import time
 import warnings
 import weakref
@@ -45,7 +46,7 @@ from edgetl.data.memory import Budget, decoding_bytes
 from edgetl.data.sample import Reader
 from edgetl.errors import DataError, EngineError, RunError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore
-from edgetl.providers import Provider, open_placed
+from edgetl.providers import PlacedSession, Provider, open_placed
 from edgetl.storage import locked, naming
 
 if TYPE_CHECKING:
@@ -375,11 +376,11 @@ class Records:
             RunError: they are no longer there, or no longer what they were.
         """
         size = self.dtype.itemsize
-        found = np.empty(len(rows) * size, np.uint8)
-        pieces = found.data
+        found = np.empty((len(rows), size), np.uint8)
         try:
-            for place, row in enumerate(rows.tolist()):
-                self._fill(pieces[place * size : (place + 1) * size], row * size)
+            for record, row in zip(found, rows.tolist(), strict=True):
+                if (done := _read_into(self._descriptor, record, row * size)) < size:
+                    self._fill(record[done:], row * size + done)
             state = self._stat()
         except OSError as error:
             raise self._gone(f"cannot be read any more ({error.strerror})") from None
@@ -387,12 +388,12 @@ class Records:
             self._state = state
             self._checked[:] = False
         for place in np.flatnonzero(~self._checked[rows]).tolist():
-            if zlib.crc32(pieces[place * size : (place + 1) * size]) != self._checksums[rows[place]]:
+            if zlib.crc32(found[place]) != self._checksums[rows[place]]:
                 raise self._gone("has been changed by another program")
             self._checked[rows[place]] = True
-        return found.view(self.dtype)
+        return found.reshape(-1).view(self.dtype)
 
-    def _fill(self, piece: memoryview, start: int) -> None:
+    def _fill(self, piece: NDArray[np.uint8], start: int) -> None:
         done = 0
         while done < len(piece) and (count := _read_into(self._descriptor, piece[done:], start + done)):
             done += count
@@ -557,12 +558,12 @@ class FeatureCache:
             self._on_event(Note(f"{damaged} damaged records in {self._directory} are computed again"))
 
 
-def _read_into(descriptor: int, piece: memoryview, start: int) -> int:
+def _read_into(descriptor: int, piece: NDArray[np.uint8], start: int) -> int:
     if hasattr(os, "preadv"):
         return os.preadv(descriptor, [piece], start)
     os.lseek(descriptor, start, os.SEEK_SET)  # Windows
     content = os.read(descriptor, len(piece))
-    piece[: len(content)] = content
+    piece[: len(content)] = np.frombuffer(content, np.uint8)
     return len(content)
 
 
@@ -622,17 +623,28 @@ class _Extractor:
         self._at_least = enough_pixels(self._pictures, source.decode, 1.0 if views is None else views.part)
         self._decode = decoder_of(artifacts, source.pixel_range, self._at_least)
         self._budget = Budget(source.decoding_mb)
-        file = artifacts.file(PREPROCESS)
-        self._preprocess = open_placed(file, Provider(), threads=1, what="the preprocessing", arena=False)
-        self._backbone = None
-        if artifacts.has_backbone:
-            file = artifacts.file(BACKBONE)
-            self._backbone = open_placed(file, source.provider, threads=1, what="the backbone", on_event=on_event)
+        self._source, self._on_event = source, on_event
+        self._opening = threading.Lock()
+        self._opened: tuple[PlacedSession, PlacedSession | None] | None = None
 
     @property
     def placement(self) -> dict[str, float]:
         """Each execution provider's share of the backbone's time; empty if it has not run."""
-        return (self._backbone.placement or {}) if self._backbone is not None else {}
+        _, backbone = self._opened or (None, None)
+        return {} if backbone is None else backbone.placement or {}
+
+    def _sessions(self) -> tuple[PlacedSession, PlacedSession | None]:
+        """Return preprocessing and backbone; they are opened for the first sample that the store does not hold."""
+        with self._opening:
+            if self._opened is None:
+                artifacts, backbone = self._source.artifacts, None
+                if artifacts.has_backbone:
+                    file, provider = artifacts.file(BACKBONE), self._source.provider
+                    backbone = open_placed(file, provider, threads=1, what="the backbone", on_event=self._on_event)
+                file = artifacts.file(PREPROCESS)
+                preprocess = open_placed(file, Provider(), threads=1, what="the preprocessing", arena=False)
+                self._opened = preprocess, backbone
+        return self._opened
 
     def __call__(self, item: tuple[Sample, int | None]) -> _Extracted | Rejected:
         sample, number = item
@@ -642,13 +654,14 @@ class _Extractor:
                 digest = self._views.digest(digest, number)
             if self._store.row(digest) is not None:
                 return _Extracted(digest, None)
+            preprocess, backbone = self._sessions()
             copies = 1 if self._views is None else _VIEW
             with self._budget.taken(copies * decoding_bytes(content, self._pictures, self._at_least)):
-                inputs = self._preprocessed(content, sample.span, digest)
+                inputs = self._preprocessed(preprocess, content, sample.span, digest)
         except DataError as error:
             return Rejected(sample.name, str(error))
-        if self._backbone is not None:
-            tensors = self._backbone.run(self._names, inputs)
+        if backbone is not None:
+            tensors = backbone.run(self._names, inputs)
         else:
             tensors = [inputs[name] for name in self._names]
         try:
@@ -656,14 +669,16 @@ class _Extractor:
         except DataError as error:
             return Rejected(sample.name, str(error))
 
-    def _preprocessed(self, content: bytes, span: Span | None, digest: bytes) -> dict[str, NDArray[Any]]:
+    def _preprocessed(
+        self, preprocess: PlacedSession, content: bytes, span: Span | None, digest: bytes
+    ) -> dict[str, NDArray[Any]]:
         if self._views is None:
             decoded = self._decode(content, span)
         else:
             # a view may be moved, so what lies around the middle matters
             whole = self._decode.whole(content) if span is None else self._decode(content, span)
             decoded = self._views.make(whole, digest)
-        return dict(zip(self._inputs, self._preprocess.run(self._inputs, decoded), strict=True))
+        return dict(zip(self._inputs, preprocess.run(self._inputs, decoded), strict=True))
 
 
 def _stored(tensor: NDArray[Any], spec: TensorSpec) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgetl import defaults
 from edgetl.artifacts import Artifacts
-from edgetl.engines import Engine, open_engine
+from edgetl.engines import Engine, open_engine, step_threads
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent
 from edgetl.features import FeatureSet
@@ -77,7 +77,7 @@ class Job:
             self.args.engine,
             self.prepared,
             state,
-            threads=self.threads,
+            threads=step_threads(self.prepared.manifest, self.at_once, self.threads),
             initial=initial,
             optimizer=self.args.optimizer,
             micro_batch=self.args.micro_batch,

@@ -123,7 +123,7 @@ def _class_folders(root: Path) -> dict[str, Path]:
     """Return the folders of a folder by their names, composed."""
     folders: dict[str, Path] = {}
     for folder in entries_of(root):
-        if not folder.is_dir() or is_hidden(folder):
+        if not folder.is_dir() or is_hidden(folder.name):
             continue
         name = composed(folder.name)
         try:

@@ -51,7 +51,7 @@ def find_layout(root: Path, labels: Iterable[str] = ()) -> Layout:
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(f"{root} {what}: give a folder with one folder of files per class")
-    entries = [entry for entry in sorted(entries_of(root)) if not is_hidden(entry)]
+    entries = [entry for entry in sorted(entries_of(root)) if not is_hidden(entry.name)]
     folders = [entry for entry in entries if entry.is_dir()]
     files = loose_files(root)
     tables = [file for file in files if file.suffix.lower() in (*table.SUFFIXES, *arrays.SUFFIXES)]
@@ -88,7 +88,7 @@ def find_layout(root: Path, labels: Iterable[str] = ()) -> Layout:
 
 def loose_files(folder: Path) -> list[Path]:
     """Return the files that lie in a folder itself, but for hidden ones and documents; sorted."""
-    entries = (entry for entry in sorted(entries_of(folder)) if not is_hidden(entry))
+    entries = (entry for entry in sorted(entries_of(folder)) if not is_hidden(entry.name))
     return [entry for entry in entries if entry.is_file() and not _DOCUMENTS.fullmatch(entry.name)]
 
 
@@ -124,4 +124,4 @@ def _is_structured(folder: Path) -> bool:
 
 
 def _class_names(folder: Path) -> set[str]:
-    return {composed(entry.name) for entry in entries_of(folder) if entry.is_dir() and not is_hidden(entry)}
+    return {composed(entry.name) for entry in entries_of(folder) if entry.is_dir() and not is_hidden(entry.name)}

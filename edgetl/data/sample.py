@@ -314,9 +314,9 @@ def entries_of(folder: Path) -> list[Path]:
         raise unreadable(folder, error) from None
 
 
-def is_hidden(path: Path) -> bool:
-    """Whether an entry is passed over: systems and tools keep their own things so."""
-    return path.name.startswith(".") or path.name == "__MACOSX"
+def is_hidden(name: str) -> bool:
+    """Whether an entry of this name is passed over: systems and tools keep their own things so."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def files_of(folder: Path) -> list[str]:
@@ -331,9 +331,9 @@ def files_of(folder: Path) -> list[str]:
 
     found: list[str] = []
     for directory, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not is_hidden(Path(name)))
-        paths = (Path(directory, name) for name in sorted(files) if not is_hidden(Path(name)))
-        found.extend(str(path) for path in paths if path.is_file())
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        paths = (os.path.join(directory, name) for name in sorted(files) if not is_hidden(name))
+        found.extend(path for path in paths if os.path.isfile(path))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgetl.artifacts import Artifacts, Optimizer
 from edgetl.choices import ENGINES
-from edgetl.engines.base import Engine, choose_micro_batch
+from edgetl.engines.base import Engine, choose_micro_batch, step_threads
 from edgetl.errors import EngineError
 from edgetl.events import OnEvent, ignore
 from edgetl.providers import Provider
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Engine", "choose_micro_batch", "open_engine", "resolve_engine"]
+__all__ = ["Engine", "choose_micro_batch", "open_engine", "resolve_engine", "step_threads"]
 
 
 def resolve_engine(name: str) -> str:
