@@ -660,10 +660,8 @@ class _Extractor:
                 inputs = self._preprocessed(preprocess, content, sample.span, digest)
         except DataError as error:
             return Rejected(sample.name, str(error))
-        if backbone is not None:
-            tensors = backbone.run(self._names, inputs)
-        else:
-            tensors = [inputs[name] for name in self._names]
+        # without a backbone what trains takes the inputs
+        tensors = [inputs[name] for name in self._names] if backbone is None else backbone.run(self._names, inputs)
         try:
             return _Extracted(digest, b"".join(map(_stored, tensors, self._specs)))
         except DataError as error:

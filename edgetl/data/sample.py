@@ -332,8 +332,8 @@ def files_of(folder: Path) -> list[str]:
     found: list[str] = []
     for directory, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        paths = (os.path.join(directory, name) for name in sorted(files) if not is_hidden(name))
-        found.extend(path for path in paths if os.path.isfile(path))
+        paths = (Path(directory, name) for name in sorted(files) if not is_hidden(name))
+        found.extend(str(path) for path in paths if path.is_file())
     return found
 
 
