@@ -560,7 +560,7 @@ class FeatureCache:
 
 def _read_into(descriptor: int, piece: NDArray[np.uint8], start: int) -> int:
     if hasattr(os, "preadv"):
-        return os.preadv(descriptor, [piece], start)
+        return os.preadv(descriptor, [piece.data], start)
     os.lseek(descriptor, start, os.SEEK_SET)  # Windows
     content = os.read(descriptor, len(piece))
     piece[: len(content)] = np.frombuffer(content, np.uint8)

@@ -57,7 +57,7 @@ def from_json(cls: type[T], value: Any, where: str = "") -> T:
     """
     if not isinstance(value, dict):
         raise SchemaError(f"{where or 'the top level'} is not an object")
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     arguments = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         path = f"{where}.{field.name}" if where else field.name
