@@ -64,7 +64,8 @@ def correct_biases(
     known: dict[str, list[NDArray[Any]]] = {
         value.name: [feed[value.name] for feed in samples] for value in graph.input if value.name not in tensors
     }
-    pieces = _pieces(graph, known)
+    correctable = [node for node in graph.node if node.name in means and _quantized_bias(node, producers, tensors)]
+    pieces = _pieces(graph, known) if correctable else []
     for number, piece in enumerate(pieces):
         for node in piece.nodes:
             bias = _quantized_bias(node, producers, tensors) if node.name in means else None
@@ -87,12 +88,13 @@ class _Piece:
 
 
 def _pieces(graph: onnx.GraphProto, inputs: Iterable[str]) -> list[_Piece]:
-    """Cut a graph, whose nodes are in order, after each QuantizeLinear of an activation."""
+    """Cut a graph, whose nodes are in order, after each QuantizeLinear of an activation, and at its outputs."""
     from edgetl.graphs import node_inputs
 
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     position = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     ends = [node.output[0] for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] not in tensors]
+    ends += [value.name for value in graph.output if value.name in position and value.name not in ends]
     sources, pieces = set(inputs), []
     for end in ends:
         needed: set[int] = set()

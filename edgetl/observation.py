@@ -22,12 +22,14 @@ class Reduction:
     Attributes:
         tensor: its name.
         operator: `ReduceMin`, `ReduceMax` or `ReduceMean`.
-        rank: of the tensor `[N, C, …]`, whose channels are kept apart; None reduces it to one number.
+        rank: of the tensor, whose channels are kept apart; None reduces it to one number.
+        channels: the axis of the channels.
     """
 
     tensor: str
     operator: str
     rank: int | None = None
+    channels: int = 1
 
 
 def observe(
@@ -48,7 +50,7 @@ def observe(
     for reduction in reductions:
         operands: list[Any] = [reduction.tensor]
         if reduction.rank is not None:
-            axes = [axis for axis in range(reduction.rank) if axis != 1]
+            axes = [axis for axis in range(reduction.rank) if axis != reduction.channels % reduction.rank]
             operands.append(axes)
         names.append(op.add(reduction.operator, *operands, keepdims=0))
     # each right behind what it reads, and run in this order, so that maps are given up early: 60 MB less of 210

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUANTIZED_OPERATORS = (
-    *("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"),
+    *("Conv", "Gemm", "MatMul", "Add", "Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool"),
     *("Concat", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"),
 )
 """Products with weights, and what lies between them; normalisation, softmax and gates lose too much in eight bits."""
+
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
+_FLOAT_OUTPUTS = ("Gemm", "MatMul")
 
 _SATURATED = 0.01
 """Difference between signed and unsigned weights, relative to the outputs' norm, from which products count as
@@ -78,10 +81,12 @@ def to_int8(
     """Return the network with weights and activations in eight bits (QuantizeLinear and DequantizeLinear).
 
     Weights are symmetric, one scale for each output channel; activations unsigned, with the range that the samples
-    show; biases take up what rounding shifts the means by (`edgetl.correction`). The network is quantised as it
-    stands and with channels of more equal size (`edgetl.equalization`), the better of both also with narrower
-    ranges, and what comes nearest to the float32 network on further samples is returned. The convolutions at the
-    entrance stay in float32 (`entrance`).
+    show. Matrix products give float32, and what lies between products is in bytes only where all that it reads is
+    (`quantized_nodes`); tables of embeddings have bytes with one scale for each row (`edgetl.tables`). Biases take up
+    what rounding shifts the means by (`edgetl.correction`). The network is quantised as it stands and with channels
+    of more equal size (`edgetl.equalization`), the better of both also with narrower ranges, and what comes nearest
+    to the float32 network on further samples is returned. The convolutions at the entrance stay in float32
+    (`entrance`).
 
     Weights are signed. Where this machine's kernels saturate at products of unsigned and signed bytes (x86-64 with
     AVX2 or AVX-512 but without VNNI), they become unsigned with the same values: slower there, and right everywhere.
@@ -91,21 +96,28 @@ def to_int8(
         keep: names of nodes that stay in float32.
 
     Raises:
-        ModelError: ONNX Runtime's quantiser fails.
+        ModelError: ONNX Runtime's quantiser fails, or there is nothing to quantise.
     """
     runtime.import_onnxruntime()
     from edgetl.correction import add_biases, channel_means, correct_biases
     from edgetl.equalization import equalize
+    from edgetl.tables import store_in_bytes
 
     network = _copied(model)
+    _bounds_as_clips(network)
     add_biases(network)
     keep = {*keep, *entrance(network)}
+    if not quantized_nodes(network, keep):
+        raise ModelError(
+            "there is nothing to quantise: no convolution or matrix product has constant weights "
+            "(the classifier and small convolutions at the entrance stay float32)"
+        )
     stream = feeds()  # read once: decoding large pictures takes longer than all the rest
     first = list(islice(stream, defaults.CORRECTION_SAMPLES + defaults.COMPARISON_SAMPLES))
     samples = first[: defaults.CORRECTION_SAMPLES]
     compared = first[defaults.CORRECTION_SAMPLES :] or samples
     expected = _outputs(network, compared)
-    forms = (network, equalize(network, samples))
+    forms = (network, equalize(network, samples, keep))
 
     def attempt(prepared: onnx.ModelProto, extremes: _Extremes, share: float) -> tuple[float, onnx.ModelProto]:
         quantized = _quantized(prepared, extremes.ranges(share), keep)
@@ -114,7 +126,7 @@ def to_int8(
 
     found = [
         (*attempt(prepared, extremes, 1), prepared, extremes)
-        for prepared, extremes in zip(forms, _extremes(forms, chain(first, stream)), strict=True)
+        for prepared, extremes in zip(forms, _extremes(forms, keep, chain(first, stream)), strict=True)
     ]
     least, best, prepared, extremes = min(found, key=lambda item: item[0])
     error, narrow = attempt(prepared, extremes, _NARROW)
@@ -122,7 +134,34 @@ def to_int8(
         best = narrow
     if _saturates(best, compared[:4]):
         _shift_weights(best)
+    store_in_bytes(best)
     return best
+
+
+def quantized_nodes(model: onnx.ModelProto, keep: Collection[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that compute with bytes: products with constant weights, and what lies between them.
+
+    A sum, a pooling or the like computes with bytes where all that it reads is there in bytes: what a convolution
+    gives or a product reads. Elsewhere rounding would cost accuracy and save nothing: sums in float32 between the
+    products of a transformer made the error of its features 106 % instead of 14.
+
+    Args:
+        keep: names of nodes that stay in float32.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type in QUANTIZED_OPERATORS and node.name not in keep]
+    products = [node for node in nodes if node.op_type in _PRODUCTS and node.input[1] in constants]
+    own = {node.name for node in products}
+    in_bytes = {node.input[0] for node in products}
+    found = []
+    for node in nodes:
+        read = node.input if node.op_type in ("Add", "Concat") else node.input[:1]
+        between = node.op_type not in _PRODUCTS and all(name in in_bytes or name in constants for name in read)
+        if node.name in own or between:
+            found.append(node)
+            if node.op_type not in _FLOAT_OUTPUTS:
+                in_bytes.update(node.output)
+    return found
 
 
 def entrance(model: onnx.ModelProto) -> list[str]:
@@ -182,9 +221,9 @@ class _Extremes:
         return dict(zip(self.names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
 
-def _extremes(models: Sequence[onnx.ModelProto], feeds: Iterable[Feeds]) -> list[_Extremes]:
+def _extremes(models: Sequence[onnx.ModelProto], keep: Collection[str], feeds: Iterable[Feeds]) -> list[_Extremes]:
     """Observe what the quantiser may ask for, in all models side by side, so that one sample is held at a time."""
-    names = [_quantizable(model) for model in models]
+    names = [_quantizable(model, keep) for model in models]
     observed = [
         observe(model, [Reduction(name, operator) for name in own for operator in ("ReduceMin", "ReduceMax")], stream)
         for model, own, stream in zip(models, names, tee(feeds, len(models)), strict=True)
@@ -193,8 +232,8 @@ def _extremes(models: Sequence[onnx.ModelProto], feeds: Iterable[Feeds]) -> list
     return [_Extremes(own, each[:, 0::2], each[:, 1::2]) for own, each in zip(names, seen, strict=True)]
 
 
-def _quantizable(model: onnx.ModelProto) -> list[str]:
-    """Return the float tensors that operators to be quantised read or give."""
+def _quantizable(model: onnx.ModelProto, keep: Collection[str]) -> list[str]:
+    """Return the float tensors that the nodes to be quantised read or give."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
@@ -203,8 +242,9 @@ def _quantizable(model: onnx.ModelProto) -> list[str]:
         for value in (*graph.value_info, *graph.input, *graph.output)
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     } - {tensor.name for tensor in graph.initializer}
-    nodes = [node for node in graph.node if node.op_type in QUANTIZED_OPERATORS]
-    return list(dict.fromkeys(name for node in nodes for name in (*node.input, *node.output) if name in floats))
+    nodes = quantized_nodes(model, keep)
+    names = [(*node.input, *(() if node.op_type in _FLOAT_OUTPUTS else node.output)) for node in nodes]
+    return list(dict.fromkeys(name for name in chain.from_iterable(names) if name in floats))
 
 
 def _quantized(
@@ -217,7 +257,14 @@ def _quantized(
 
     from edgetl.graphs import prune
 
-    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    # version 1.19 sets the range of each Softmax, quantised or not, and fails where there is none to change
+    given_ranges = {
+        **{node.output[0]: (0.0, 1.0) for node in model.graph.node if node.op_type == "Softmax"},
+        **ranges,
+    }
+    data = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in given_ranges.items()
+    }
     given = _copied(model)  # the quantiser changes it
     _drop_specks(given, ranges)
     try:
@@ -229,10 +276,13 @@ def _quantized(
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QUInt8,
                 tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-                nodes_to_quantize=[],
-                nodes_to_exclude=list(keep),
+                nodes_to_quantize=[node.name for node in quantized_nodes(given, keep)],
+                nodes_to_exclude=[],
                 op_types_to_quantize=list(QUANTIZED_OPERATORS),
-                extra_options={"MatMulConstBOnly": True},
+                extra_options={
+                    "MatMulConstBOnly": True,
+                    "OpTypesToExcludeOutputQuantization": list(_FLOAT_OUTPUTS),
+                },
             )
             quantizer.quantize_model()
     except Exception as error:  # the quantiser raises whatever its parts raise
@@ -240,6 +290,22 @@ def _quantized(
     quantized: onnx.ModelProto = quantizer.model.model
     prune(quantized.graph)  # and into an order that runs
     return quantized
+
+
+def _bounds_as_clips(model: onnx.ModelProto) -> None:
+    """Replace, in place, the Max and Min of a tensor and one number by Clip, which a range of bytes takes up."""
+    numbers = {tensor.name: tensor for tensor in model.graph.initializer if all(size == 1 for size in tensor.dims)}
+    for index, node in enumerate(model.graph.node):
+        bounds = [name for name in node.input if name in numbers]
+        values = [name for name in node.input if name not in numbers]
+        if node.op_type not in ("Max", "Min") or len(bounds) != 1 or len(values) != 1:
+            continue
+        scalar = f"edgetl/bound/{index}"
+        model.graph.initializer.add().CopyFrom(numbers[bounds[0]])
+        model.graph.initializer[-1].name = scalar
+        del model.graph.initializer[-1].dims[:]
+        node.input[:] = [values[0], scalar] if node.op_type == "Max" else [values[0], "", scalar]
+        node.op_type = "Clip"
 
 
 def _drop_specks(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> None:

@@ -12,9 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl import quantization, runtime
 from edgetl.correction import add_biases, channel_means, correct_biases
 from edgetl.equalization import equalize, groups
+from edgetl.errors import ModelError
 from edgetl.graphs import Nodes, make_model
 from edgetl.observation import Reduction, observe
 from edgetl.quantization import classifier_nodes, entrance, to_float16, to_int8
+from edgetl.tables import store_in_bytes
 
 RNG = np.random.default_rng(0)
 Feeds = Mapping[str, np.ndarray]
@@ -312,7 +314,7 @@ def test_the_mean_of_corrected_channels_is_the_float_networks() -> None:
     add_biases(network)
     values = [np.random.default_rng(seed).random((1, 16, 8, 8), np.float32) for seed in range(8)]
     samples = [{"x": value} for value in values]
-    quantized = quantization._quantized(network, quantization._extremes([network], samples)[0].ranges(1), ())
+    quantized = quantization._quantized(network, quantization._extremes([network], (), samples)[0].ranges(1), ())
     expected, before = (answers_to(model, samples) for model in (network, quantized))
     correct_biases(quantized, channel_means(network, samples), samples)
     after = answers_to(quantized, samples)
@@ -326,16 +328,148 @@ def test_the_better_of_both_is_written() -> None:
     equal = equalize(network, INPUTS_AS_FEEDS)
     quantized = [
         quantization._quantized(each, seen.ranges(1), ())
-        for each, seen in zip((network, equal), quantization._extremes([network, equal], feeds()), strict=True)
+        for each, seen in zip((network, equal), quantization._extremes([network, equal], (), feeds()), strict=True)
     ]
     plain, other, found = (relative(answers(model), expected) for model in (*quantized, to_int8(network, feeds)))
     assert other < 0.5 * plain  # one step for the whole map, where channels differ by 10,000
     assert found < 1.1 * other
 
 
+def block(outlier: float = 30) -> onnx.ModelProto:
+    """A transformer's block without attention: table, product, residual sum and normalisation, gate, product.
+
+    One channel of the normalisation is `outlier` times as large as the others, as in trained encoders.
+    """
+    rng = np.random.default_rng(3)
+    scale = np.ones(32, np.float32)
+    scale[5] = outlier
+    op = Nodes("net")
+    constants = {
+        "table": rng.standard_normal((50, 32)) * np.exp(rng.standard_normal((50, 1))),
+        **{"up": rng.standard_normal((32, 64)) / 6, "bias": rng.standard_normal(64)},
+        **{"down": rng.standard_normal((64, 32)) / 8, "scale": scale, "shift": np.zeros(32)},
+    }
+    for name, values in constants.items():
+        op.initializers.append(numpy_helper.from_array(values.astype(np.float32), name))
+    words = op.LayerNormalization(op.Gather("table", "ids"), "scale", "shift", axis=-1)
+    hidden = op.Relu(op.Add(op.MatMul(words, "up"), "bias"))
+    op.Add(op.Softmax(op.MatMul(hidden, "down")), words, out="y")
+    graph = helper.make_graph(
+        op.nodes,
+        "net",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 12, 32])],
+        initializer=op.initializers,
+    )
+    model = make_model(graph)
+    for number, node in enumerate(model.graph.node):
+        node.name = f"node_{number}"
+    return model
+
+
+def words() -> list[Feeds]:
+    rng = np.random.default_rng(4)
+    return [{"ids": rng.integers(0, 50, (1, 12))} for _ in range(40)]
+
+
+def test_a_transformer_keeps_its_sums_in_float32() -> None:
+    network = block(outlier=1)
+    quantized = to_int8(network, lambda: iter(words()))
+    onnx.checker.check_model(quantized)
+    assert {node.op_type for node in quantization.quantized_nodes(network, ())} == {"MatMul"}
+    assert dtypes(quantized)["up_quantized"] == dtypes(quantized)["down_quantized"] == TensorProto.INT8
+    bytes_read = [node.input[0] for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(bytes_read) == 2  # what the two products read, and nothing else
+    assert relative(answers_to(quantized, words()), answers_to(network, words())) < 0.02
+
+
+def test_a_residual_sum_between_convolutions_is_in_bytes() -> None:
+    nodes = quantization.quantized_nodes(deep_network(), ())
+    assert {node.op_type for node in nodes} >= {"Conv", "Add"}
+
+
+def test_a_large_channel_before_a_product_is_divided() -> None:
+    network = block()
+    equal = equalize(network, words())
+    assert [node.op_type for node in equal.graph.node].count("Mul") == 2
+    np.testing.assert_allclose(answers_to(equal, words()), answers_to(network, words()), rtol=1e-4, atol=1e-5)
+    plain, other = (
+        quantization._quantized(each, seen.ranges(1), ())
+        for each, seen in zip((network, equal), quantization._extremes([network, equal], (), words()), strict=True)
+    )
+    values = observed_products(network)
+    errors = [relative(observed_products(each), values) for each in (plain, other)]
+    assert errors[1] < 0.6 * errors[0]
+    assert [node.op_type for node in equalize(network, words(), keep=["node_2", "node_6"]).graph.node].count("Mul") < 2
+
+
+def observed_products(model: onnx.ModelProto) -> np.ndarray:
+    """What the product `up` gives, of all samples."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    (name,) = (node.output[0] for node in copy.graph.node if node.op_type == "MatMul" and "up" in node.input[1])
+    del copy.graph.output[:]
+    copy.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return answers_to(copy, words())
+
+
+def test_rows_of_a_table_are_bytes_with_a_scale_each() -> None:
+    network = block()
+    table = numpy_helper.to_array(next(item for item in network.graph.initializer if item.name == "table"))
+    store_in_bytes(network)
+    onnx.checker.check_model(network)
+    assert "table" not in dtypes(network)
+    del network.graph.node[4:]  # two lookups, a cast and a multiplication
+    network.graph.output[0].name = network.graph.node[3].output[0]
+    found = answers_to(network, [{"ids": np.arange(36).reshape(3, 12)[i : i + 1]} for i in range(3)])
+    step = np.abs(table[:36]).max(axis=1, keepdims=True) / 127
+    assert (np.abs(found.reshape(36, 32) - table[:36]) <= 0.501 * step).all()
+
+
+def test_a_table_that_something_else_reads_stays() -> None:
+    network = block()
+    network.graph.node.append(helper.make_node("Transpose", ["table"], ["tied"], name="tied"))
+    store_in_bytes(network)
+    assert dtypes(network)["table"] == TensorProto.FLOAT
+
+
+def test_a_network_without_products_is_a_sentence() -> None:
+    network = block()
+    with pytest.raises(ModelError, match="nothing to quantise"):
+        to_int8(network, lambda: iter(words()), keep=[node.name for node in network.graph.node])
+
+
+def test_a_bound_after_a_leaky_relu_is_part_of_the_range() -> None:
+    """Max of a tensor and a number lets bytes through, as Clip does."""
+    op = Nodes("net")
+    for name in ("first", "second"):
+        weights = np.random.default_rng(len(name)).standard_normal((8, 8, 3, 3)).astype(np.float32)
+        op.initializers.append(numpy_helper.from_array(weights / 8, name))
+    hidden = op.Max(
+        op.LeakyRelu(op.Conv("x", "first", pads=[1] * 4), alpha=0.2), np.full((1, 1, 1, 1), -0.4, np.float32)
+    )
+    op.Conv(op.Min(op.MaxPool(hidden, kernel_shape=[2, 2]), 1.5), "second", out="y")
+    graph = helper.make_graph(
+        op.nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        initializer=op.initializers,
+    )
+    network = make_model(graph)
+    for node in network.graph.node:
+        node.name = node.output[0]
+    samples = [
+        {"x": np.random.default_rng(seed).standard_normal((1, 8, 8, 8)).astype(np.float32)} for seed in range(40)
+    ]
+    quantized = to_int8(network, lambda: iter(samples))
+    assert not {"Max", "Min", "Clip"} & {node.op_type for node in quantized.graph.node}
+    assert relative(answers_to(quantized, samples), answers_to(network, samples)) < 0.03
+
+
 def test_ranges_hold_a_share_of_the_samples() -> None:
     network = small_network()
-    (extremes,) = quantization._extremes([network], feeds())
+    (extremes,) = quantization._extremes([network], (), feeds())
     values = np.stack(INPUTS)
     assert extremes.ranges(1)["x"] == (values.min(), values.max())
     low, high = extremes.ranges(0.75)["x"]
@@ -349,6 +483,6 @@ def test_one_sample_that_differs_from_all_others_does_not_set_the_steps() -> Non
     network = small_network()
     outlier = [*INPUTS[:35], 200 * INPUTS[35], *INPUTS[36:]]
     samples: list[Feeds] = [{"x": value} for value in outlier]
-    wide = quantization._quantized(network, quantization._extremes([network], samples)[0].ranges(1), ())
+    wide = quantization._quantized(network, quantization._extremes([network], (), samples)[0].ranges(1), ())
     assert relative(answers(wide), answers(network)) > 0.5
     assert relative(answers(to_int8(network, lambda: iter(samples))), answers(network)) < 0.1
