@@ -719,7 +719,7 @@ def _cache_key(
     if precision != "float32":
         text += f" {precision}"
     if artifacts.manifest.preprocessing is not None and decode != "full":
-        text += f" {decode}"
+        text += f" {decode} in whole pixels"
     if not provider.is_cpu:
         text += f" {provider.name} {provider.options}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]

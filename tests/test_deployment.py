@@ -250,7 +250,8 @@ def test_a_deployed_file_decodes_as_in_training(digits: Path, digits_artifacts: 
     for folder in sorted((digits / "train").iterdir()):
         (data / folder.name).mkdir(parents=True)
         for file in sorted(folder.iterdir())[:5]:
-            large = Image.open(file).convert("RGB").resize((640, 640), Image.Resampling.BICUBIC)
+            # an eighth of it is 80.375 pixels long
+            large = Image.open(file).convert("RGB").resize((643, 643), Image.Resampling.BICUBIC)
             large.save(data / folder.name / f"{file.stem}.jpg", quality=90)
     for number, options in enumerate(({}, {"decode": "full"})):
         run, model = tmp_path / f"run{number}", tmp_path / f"{number}.onnx"
@@ -263,7 +264,7 @@ def test_a_deployed_file_decodes_as_in_training(digits: Path, digits_artifacts: 
         assert deployed.provenance["decode"] == decode
         assert deployed.provenance["at_least"] == (48 if decode == "scaled" else None)
         content = next(data.rglob("*.jpg")).read_bytes()
-        sides = {"scaled": 80, "full": 640}
+        sides = {"scaled": 80, "full": 643}
         assert deployed.decode(content)["image"].shape == (sides[decode],) * 2 + (3,)
         for given in sides:
             assert DeployedModel(model, decode=given).decode(content)["image"].shape[0] == sides[given]

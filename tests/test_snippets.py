@@ -46,6 +46,8 @@ def pictures() -> dict[str, bytes]:
         "photograph": encoded(photo, "JPEG"),
         "large photograph": encoded(photo.resize((640, 480), Image.Resampling.NEAREST), "JPEG"),
         "large and turned": encoded(photo.resize((640, 480), Image.Resampling.NEAREST), "JPEG", exif=turned),
+        "large and of odd sides": encoded(photo.resize((643, 485), Image.Resampling.NEAREST), "JPEG", exif=turned),
+        "large and grey": encoded(photo.convert("L").resize((643, 485), Image.Resampling.NEAREST), "JPEG"),
         "turned": encoded(photo, "JPEG", exif=turned),
         "grey": encoded(photo.convert("L"), "PNG"),
         "palette": encoded(photo.convert("P"), "PNG"),

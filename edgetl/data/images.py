@@ -72,12 +72,13 @@ def _decoded(data: bytes, at_least: int | None, pixel_range: PixelRange | None) 
                 )
             if width * height == 0:
                 raise DataError("has no pixels")
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
+            extent = image.size if at_least is None else draft(image, at_least)
             deep = deep_values(image, data, pixel_range)
             image.load()
             turn = _turn(image)
             shallow = image if deep is None else _with_colours(image, scaled(deep, pixel_range))
+            if extent != image.size:
+                shallow = _in_whole_pixels(shallow, extent)
             return shallow if turn is None else shallow.transpose(turn)
     except UnidentifiedImageError:
         raise _Damaged("is not a picture" if data else "is empty") from None
@@ -89,6 +90,28 @@ def _decoded(data: bytes, at_least: int | None, pixel_range: PixelRange | None) 
         if "truncated" in str(error):
             raise _Damaged("is truncated") from None
         raise _Damaged(f"is damaged ({first_line(error)})") from None
+
+
+def draft(image: Image.Image, at_least: int) -> tuple[float, float]:
+    """Let a JPEG that is not loaded yet be decoded at a part of its size, if both sides keep `at_least` pixels.
+
+    Returns:
+        Width and height of what it shows, in pixels as they will be decoded: 755.25 of a side of 3021 at a quarter. The
+        picture's own size is then 756, and most of the last pixel lies beyond what the camera took.
+    """
+    drafted = image.draft(None, (at_least, at_least))
+    return image.size if drafted is None else drafted[1][2:]
+
+
+def _in_whole_pixels(image: Image.Image, extent: tuple[float, float]) -> Image.Image:
+    """Resample a picture so that its pixels end where it does, as all pixels of a full decode do.
+
+    Else all that is computed from its size, the aspect ratio and where the crop begins, is off by up to a pixel.
+    """
+    from PIL import Image
+
+    width, height = extent
+    return image.resize((round(width), round(height)), Image.Resampling.LANCZOS, box=(0, 0, width, height))
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetl import defaults, runtime
+from edgetl.data.images import draft
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _RGB = 8
 """Bytes of a pixel while an RGB picture is decoded: Pillow's four, and four more to turn it, or three in an array."""
+
+_RESAMPLED = 12
+"""The same, of a scaled JPEG whose last pixels lie beyond it: Pillow's four before and after, and those in between."""
 
 _OTHER = 7
 """Bytes of a pixel beside those of another mode: Pillow's RGB, and the array."""
@@ -64,11 +68,12 @@ def decoding_bytes(source: bytes | Path, preprocessing: Preprocessing | None, at
             if math.prod(image.size) > defaults.MAX_PIXELS:
                 return 0  # refused before it is decoded
             coefficients = _coefficients(image)
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
+            extent = image.size if at_least is None else draft(image, at_least)
             stored, library = _STORED.get(image.mode, 4), _LIBRARY.get(image.format or "", 0)
             pixels = math.prod(image.size)
             converting = pixels * (_RGB if image.mode == "RGB" else stored + _OTHER)
+            if extent != image.size:
+                converting = max(converting, pixels * _RESAMPLED)
             resizing = pixels * _RESIZING[preprocessing.channels]
             return max(coefficients + pixels * (stored + library), converting, resizing)
     except Exception:  # Pillow raises whatever it likes on damaged input, and will again
@@ -90,7 +95,8 @@ def photograph_mb(width: int, height: int, preprocessing: Preprocessing, at_leas
     scale = 1
     if at_least is not None:
         scale = max(s for s in (1, 2, 4, 8) if s == 1 or min(width, height) // at_least >= s)
-    return width * height * (_FILE + max(_RGB, _RESIZING[preprocessing.channels]) / scale**2) / 1e6
+    decoding = _RESAMPLED if width % scale or height % scale else _RGB
+    return width * height * (_FILE + max(decoding, _RESIZING[preprocessing.channels]) / scale**2) / 1e6
 
 
 def typical_mb(samples: Sequence[Sample], preprocessing: Preprocessing | None, at_least: int | None) -> float:

@@ -42,6 +42,7 @@ def encode(kind: str, mode: str = "RGB", size: tuple[int, int] = SIDES, **option
 @pytest.mark.parametrize(
     ("kind", "mode", "at_least", "options"),
     [
+        ("JPEG", "RGB", 800, {"size": (2401, 1601)}),
         ("JPEG", "RGB", 0, {}),
         ("JPEG", "RGB", 800, {}),
         ("JPEG", "RGB", 400, {"progressive": True, "subsampling": 0}),
@@ -68,6 +69,8 @@ def test_a_scaled_jpeg_takes_a_part() -> None:
     content = encode("JPEG")
     whole, half, eighth = (decoding_bytes(content, RGB, n) for n in (None, 800, 200))
     assert (whole, half, eighth) == (8 * 2400 * 1600, 8 * 1200 * 800, 8 * 300 * 200)
+    assert decoding_bytes(content, RGB, 390) == 8 * 600 * 400
+    assert decoding_bytes(encode("JPEG", size=(2402, 1601)), RGB, 390) == 12 * 601 * 401  # resampled to 600×400
     assert decoding_bytes(encode("PNG", compress_level=1), RGB, 200) == whole  # has no such way
     assert decoding_bytes(content, Preprocessing(channels=1, mean=(0,), std=(1,))) > 2 * whole
     assert decoding_bytes(content, None) == 0  # not a picture to the network
@@ -79,6 +82,8 @@ def test_photographs_are_expected_to_take_what_jpegs_take() -> None:
     for at_least in (None, 200, 800, 1000):
         exact = decoding_bytes(encode("JPEG"), RGB, at_least) / 1e6
         assert exact <= photograph_mb(*SIDES, RGB, at_least) <= exact + 0.5 * 2400 * 1600 / 1e6
+    odd = decoding_bytes(encode("JPEG", size=(2402, 1601)), RGB, 390) / 1e6
+    assert photograph_mb(2402, 1601, RGB, 390) == pytest.approx(odd + 0.4 * 2402 * 1601 / 1e6, abs=0.1)
 
 
 def test_typical_is_the_median(tmp_path: Path) -> None:

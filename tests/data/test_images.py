@@ -56,6 +56,23 @@ def test_a_large_jpeg_may_be_decoded_smaller(size: tuple[int, int], expected: tu
     assert read_rgb(encode(smooth), at_least=100).shape[1::-1] == size  # PNG has no such way
 
 
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_scaled_decode_ends_where_the_picture_does(turn: int) -> None:
+    # 1003 / 8 = 125.375: libjpeg gives 126 pixels, of which the last shows three camera's pixels and five of nothing
+    width, height = 1003, 820
+    ramp = np.broadcast_to((np.arange(width) + 0.5) / width * 255, (height, width)).round().astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = encode(Image.fromarray(ramp).convert("RGB"), "JPEG", quality=100, subsampling=0, exif=exif)
+    pixels = read_rgb(data, at_least=100)
+    if turn == 6:
+        pixels = np.rot90(pixels)
+    assert pixels.shape == (102, 125, 3)
+    expected = (np.arange(125) + 0.5) / 125 * 255
+    # the mean over a stretch, for each pixel is rounded; cut off instead it is 0.46, and with 126 pixels 1.1
+    assert abs((pixels[10:-10].mean(axis=(0, 2)) - expected)[-50:-5].mean()) < 0.3
+
+
 def test_large_pictures_are_put_together_from_strips() -> None:
     image = noise(size=(1500, 301))
     np.testing.assert_array_equal(read_rgb(encode(image)), np.asarray(image))
