@@ -1,4 +1,4 @@
-"""Fine-tune a ten-class head of MobileNetV2 in four ways, each in its own process, and compare them.
+"""Fine-tune a ten-class head of MobileNetV2 in several ways, each in its own process, and compare them.
 
 The job is the same for all: the training part of a folder of pictures (1000 of CIFAR-10, enlarged to
 224×224), batches of 16, AdamW with a learning rate of 1e-3, 10 epochs.
@@ -6,17 +6,21 @@ The job is the same for all: the training part of a folder of pictures (1000 of 
 - `pytorch`: DataLoader over the pictures every epoch, backbone under no_grad, head trained.
 - `onnxruntime-training`: its Module and Optimizer over artifacts of the whole network.
 - `pytorch-cached`: features computed once, by hand, then the head on the cached tensors.
+- `litert`: features computed once by ai-edge-litert, then the head by its training signatures. It takes part where
+  `--litert-python` names its interpreter, and then all resize pictures bilinearly to 224×224 and scale them to -1..1,
+  as its files expect.
 - `edgetl`: the command `edgetl finetune` with an empty feature cache, and a second run with that cache.
+- `edgetl-int8`: the same with `prepare --backbone int8`.
 
-Seconds run from the start of the process to the report that the last step is done; memory is the
-process's peak resident memory at that moment; accuracy is measured afterwards. Exporting a network and
-making artifacts is preparation and not timed.
+Seconds run from the start of the process to the report that the last step is done; CPU seconds are those of all its
+threads in that time, and memory is the process's peak resident memory at that moment; accuracy is measured
+afterwards. Exporting a network and making artifacts is preparation and not timed.
 
     python benchmarks/finetune_head.py --device-python DEVICE_ENV/bin/python --json finetune_head.json
 
 The interpreter that runs this file needs edgetl[dev]; the device's needs edgetl[ort-training] only,
 and no torch. Children inherit the environment: where torchvision does not match torch,
-PYTHONPATH=tests/torchvision_standin helps. Linux only, for the peak memory.
+PYTHONPATH=tests/torchvision_standin helps. Linux only, for CPU time and peak memory.
 """
 
 from __future__ import annotations
@@ -44,9 +48,10 @@ from edgetl.runtime import available_cores
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared"
 SLOW = ("pytorch", "onnxruntime-training")
-FAST = ("pytorch-cached", "edgetl")
-SECOND_RUN = "edgetl, second run"
-PACKAGES = ("edgetl", "torch", "timm", "onnxruntime-training-cpu", "onnx", "numpy", "Pillow")
+FAST = ("pytorch-cached", "litert", "edgetl", "edgetl-int8")
+SECOND_RUN = ", second run"
+LITERT_FILES = ("litert_features.tflite", "litert_linear.tflite")
+PACKAGES = ("edgetl", "torch", "timm", "onnxruntime-training-cpu", "ai-edge-litert", "onnx", "numpy", "Pillow")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Result:
 
     name: str
     seconds: float
+    cpu_seconds: float
     peak_rss_mb: float
     accuracy: float
 
@@ -62,7 +68,7 @@ class Result:
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no child outlives this process
     options = parse_arguments()
-    machine = describe_machine(options.device_python)
+    machine = describe_machine(options.device_python, options.litert_python)
     if machine["load"] > 0.5:
         log(f"the load is {machine['load']:.1f}: something else runs here and will disturb the numbers")
     with tempfile.TemporaryDirectory(prefix="edgetl-benchmark-") as directory:
@@ -70,7 +76,8 @@ def main() -> None:
         bench.prepare()
         results = []
         for result in bench.run():
-            log(f"{result.name}: {result.seconds:.1f} s, {result.peak_rss_mb:.0f} MB, {result.accuracy:.1%}")
+            times = f"{result.seconds:.2f} s, {result.cpu_seconds:.2f} s of CPU"
+            log(f"{result.name}: {times}, {result.peak_rss_mb:.0f} MB, {result.accuracy:.1%}")
             results.append(result)
     if options.json:
         raw = {"machine": machine, "job": asdict(bench.job), "runs": [asdict(result) for result in results]}
@@ -87,6 +94,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help=f"runs of {' and '.join(FAST)}, of which the median")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--device-python", default=sys.executable, help="runs onnxruntime-training and edgetl")
+    parser.add_argument("--litert-python", help="runs ai-edge-litert; without it litert is left out")
+    parser.add_argument(
+        "--litert-models", type=Path, default=SHARED / "peers/models", help=f"holds {' and '.join(LITERT_FILES)}"
+    )
     parser.add_argument("--data", type=Path, default=SHARED / "datasets/cifar10", help="holds train/ and test/")
     parser.add_argument(
         "--weights",
@@ -96,11 +107,17 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the numbers of every run")
     options = parser.parse_args()
-    for path in (options.data / "train", options.data / "test", options.weights):
+    needed = [options.data / "train", options.data / "test", options.weights]
+    if options.litert_python:
+        needed += [options.litert_models / name for name in LITERT_FILES]
+    elif "litert" in (options.only or ()):
+        parser.error("litert needs --litert-python")
+    for path in needed:
         if not path.exists():
             parser.error(f"{path} does not exist")
-    if shutil.which(options.device_python) is None:
-        parser.error(f"{options.device_python} is no program")
+    for program in (options.device_python, options.litert_python or sys.executable):
+        if shutil.which(program) is None:
+            parser.error(f"{program} is not a program")
     if options.repeat < 1 or options.epochs < 1:
         parser.error("--repeat and --epochs must be at least 1")
     return options
@@ -115,14 +132,17 @@ class Bench:
             train=str((options.data / "train").resolve()),
             test=str((options.data / "test").resolve()),
             artifacts=str(directory / "artifacts"),
+            artifacts_int8=str(directory / "artifacts-int8"),
             unsplit=str(directory / "unsplit"),
             epochs=options.epochs,
+            litert_models=str(options.litert_models.resolve()) if options.litert_python else None,
         )
         self._directory = directory
         self._job_file = str(directory / "job.json")
         self._device_python = options.device_python
         self._repeat = options.repeat
-        self._names = options.only or [*SLOW, *FAST]
+        self._litert_python = options.litert_python
+        self._names = options.only or [name for name in (*SLOW, *FAST) if name != "litert" or options.litert_python]
 
     def prepare(self) -> None:
         """Write the artifacts that the competitors start from."""
@@ -142,9 +162,11 @@ class Bench:
 
     def _run(self, name: str, repeat: int) -> Iterator[Result]:
         log(f"{name} runs")
-        if name == "edgetl":
+        if name.startswith("edgetl"):
             yield self._run_edgetl(name, repeat)
-            yield self._run_edgetl(SECOND_RUN, repeat)
+            yield self._run_edgetl(name, repeat, second=True)
+        elif name == "litert":
+            yield self._run_script(name, [self._litert_python, str(HERE / "head_litert.py"), self._job_file])
         elif name == "onnxruntime-training":
             script = str(HERE / "head_onnxruntime_training.py")
             yield self._run_script(name, [self._device_python, script, self._job_file])
@@ -153,16 +175,16 @@ class Bench:
             yield self._run_script(name, [sys.executable, script, name, self._job_file])
 
     def _run_script(self, name: str, command: Sequence[str]) -> Result:
-        seconds, (trained, measured) = run(command)
-        return Result(name, seconds, trained["peak_rss_mb"], measured["accuracy"])
+        times, (trained, measured) = run(command)
+        return Result(name, *times, trained["peak_rss_mb"], measured["accuracy"])
 
-    def _run_edgetl(self, name: str, repeat: int) -> Result:
+    def _run_edgetl(self, name: str, repeat: int, *, second: bool = False) -> Result:
         """Time the command; deploy its run and measure the deployed file afterwards.
 
         The command reports when it has also written its checkpoints and the proof for `deploy`.
         """
-        second = name == SECOND_RUN
-        own = self._directory / f"edgetl-{repeat}"
+        own = self._directory / f"{name}-{repeat}"
+        artifacts = self.job.artifacts_int8 if name == "edgetl-int8" else self.job.artifacts
         trained_run = str(own / ("second" if second else "first"))
         model = f"{trained_run}.onnx"
         settings = {
@@ -175,28 +197,33 @@ class Bench:
             "--seed": str(self.job.seed),
         }
         arguments = [text for pair in settings.items() for text in pair]
-        seconds, (trained,) = self._edgetl("finetune", self.job.artifacts, self.job.train, *arguments)
+        times, (trained,) = self._edgetl("finetune", artifacts, self.job.train, *arguments)
         pictures = sum(path.is_file() for path in Path(self.job.train).rglob("*"))
         did = (trained["train_samples"], trained["val_samples"], trained["features_computed"] == 0)
         if did != (pictures, 0, second):
             raise SystemExit(f"{name} did another job than the others: {trained}")
         self._edgetl("deploy", trained_run, "--out", model)
         _, (measured,) = self._edgetl("evaluate", model, self.job.test)
-        return Result(name, seconds, trained["peak_rss_mb"], measured["accuracy"])
+        called = f"{name}{SECOND_RUN}" if second else name
+        return Result(called, *times, trained["peak_rss_mb"], measured["accuracy"])
 
-    def _edgetl(self, *arguments: str) -> tuple[float, list[dict[str, Any]]]:
+    def _edgetl(self, *arguments: str) -> tuple[tuple[float, float], list[dict[str, Any]]]:
         return run([self._device_python, "-m", "edgetl", *arguments, "--json"])
 
 
-def run(command: Sequence[str]) -> tuple[float, list[dict[str, Any]]]:
-    """Run a process that prints JSON lines; return the seconds until the first of them, and all of them."""
+def run(command: Sequence[str]) -> tuple[tuple[float, float], list[dict[str, Any]]]:
+    """Run a process that prints JSON lines; return seconds and CPU seconds until the first of them, and all of them."""
+    # modules are compiled once, as they are where a package is installed
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         started = time.monotonic()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8") as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8", env=environment
+        ) as process:
             assert process.stdout is not None
             try:
                 first = process.stdout.readline()
-                seconds = time.monotonic() - started
+                times = time.monotonic() - started, cpu_seconds(process.pid)
                 lines = [first, *process.stdout]
             except BaseException:
                 process.kill()
@@ -204,7 +231,13 @@ def run(command: Sequence[str]) -> tuple[float, list[dict[str, Any]]]:
         if process.returncode != 0:
             errors.seek(0)
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{errors.read()[-4000:]}")
-    return seconds, [json.loads(line) for line in lines if line.startswith("{")]
+    return times, [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def cpu_seconds(process: int) -> float:
+    """Return user and system time of all threads of a process that has not been waited for (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def medians(results: Sequence[Result]) -> list[Result]:
@@ -217,6 +250,7 @@ def median(runs: Sequence[Result]) -> Result:
     return Result(
         runs[0].name,
         statistics.median(result.seconds for result in runs),
+        statistics.median(result.cpu_seconds for result in runs),
         statistics.median(result.peak_rss_mb for result in runs),
         statistics.median(result.accuracy for result in runs),
     )
@@ -226,25 +260,26 @@ def table(results: Sequence[Result]) -> str:
     """Return a Markdown table; the last two columns are multiples of edgetl's first run."""
     edgetl = next((result for result in results if result.name == "edgetl"), None)
     rows = [
-        "| | seconds | peak MB | test accuracy | seconds ÷ edgetl | MB ÷ edgetl |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| | seconds | CPU seconds | peak MB | test accuracy | seconds ÷ edgetl | MB ÷ edgetl |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for result in results:
         times = multiple(result.seconds, edgetl.seconds) if edgetl else "–"
         memory = multiple(result.peak_rss_mb, edgetl.peak_rss_mb) if edgetl else "–"
-        numbers = f"{result.seconds:.1f} | {result.peak_rss_mb:.0f} | {result.accuracy:.1%}"
+        numbers = f"{result.seconds:.2f} | {result.cpu_seconds:.2f} | {result.peak_rss_mb:.0f} | {result.accuracy:.1%}"
         rows.append(f"| {result.name} | {numbers} | {times} | {memory} |")
     return "\n".join(rows)
 
 
 def multiple(value: float, unit: float) -> str:
     ratio = value / unit
-    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}"
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2f}"
 
 
 def summary(machine: dict[str, Any], job: Job, repeat: int) -> str:
     """Return in one line what the table was measured with."""
     versions = {**machine["device"], **machine["workstation"]}
+    versions |= {name: version for name, version in machine["litert"].items() if not versions[name]}
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return (
         f"{job.epochs} epochs, batch {job.batch_size}; median of {repeat} for {', '.join(FAST)}; "
@@ -252,7 +287,7 @@ def summary(machine: dict[str, Any], job: Job, repeat: int) -> str:
     )
 
 
-def describe_machine(device_python: str) -> dict[str, Any]:
+def describe_machine(device_python: str, litert_python: str | None) -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": available_cores(),
@@ -260,6 +295,7 @@ def describe_machine(device_python: str) -> dict[str, Any]:
         "system": platform.platform(),
         "workstation": versions(sys.executable),
         "device": versions(device_python),
+        "litert": versions(litert_python) if litert_python else {},
     }
 
 

@@ -22,15 +22,19 @@ class Job:
         weights: the pretrained weights, safetensors under timm's names.
         train, test: folders with one folder of pictures per class.
         artifacts: edgetl's prepared directory; its manifest holds the preprocessing of all competitors.
+        artifacts_int8: the same with an int8 backbone.
         unsplit: onnxruntime-training's artifacts of the whole network.
+        litert_models: a folder with LiteRT's files, whose preprocessing all have then; None where it takes no part.
     """
 
     weights: str
     train: str
     test: str
     artifacts: str
+    artifacts_int8: str
     unsplit: str
     epochs: int
+    litert_models: str | None = None
     batch_size: int = 16
     lr: float = 1e-3
     seed: int = 0

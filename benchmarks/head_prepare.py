@@ -1,12 +1,13 @@
 """What finetune_head.py does before the clock runs: `head_prepare.py JOB` on the workstation, with torch.
 
-Writes edgetl's prepared directory and, for the competitor "onnxruntime-training", the artifacts of
+Writes edgetl's prepared directories and, for the competitor "onnxruntime-training", the artifacts of
 the whole network, of which only the classifier trains.
 """
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -18,19 +19,23 @@ from onnxruntime.training import artifacts
 import edgetl
 from edgetl.artifacts import Preprocessing
 
+LITERT_PREPROCESSING = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "crop_pct": 1.0}
 HEAD = ("classifier.weight", "classifier.bias")
 ONNXRUNTIME_TRAINING_IR_VERSION = 10  # the newest that its last release reads
 
 
 def main() -> None:
     job = Job.load(sys.argv[1])
-    prepared = edgetl.prepare(
+    prepare = partial(
+        edgetl.prepare,
         f"timm:{MODEL}",
-        out=job.artifacts,
         labels_from=job.train,
         weights=job.weights,
         model_args=MODEL_ARGS,
+        preprocessing=LITERT_PREPROCESSING if job.litert_models else None,
     )
+    prepared = prepare(out=job.artifacts)
+    prepare(out=job.artifacts_int8, backbone="int8", calibration=job.train)
     directory = Path(job.unsplit)
     directory.mkdir()
     model = export_whole_network(job, prepared.outputs, prepared.preprocessing, directory / "network.onnx")
