@@ -12,10 +12,11 @@ import numpy as np
 
 from edgetl import defaults
 from edgetl.artifacts import Artifacts
+from edgetl.data.decode import ARRAY
 from edgetl.engines import Engine, open_engine, step_threads
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent
-from edgetl.features import FeatureSet
+from edgetl.features import FeatureSet, decoder_of
 from edgetl.figures import best_epoch
 from edgetl.initialization import head_inputs, prototype, ridge
 from edgetl.providers import Provider
@@ -27,6 +28,10 @@ from edgetl.targets import TargetEncoder, answers, balanced_weights, figures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+EXTREME = 1e9
+"""Size of features from which on they are named where training fails, in place of the rate."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
     def finish(epoch: int, train_loss: float | None, started: float) -> None:
         nonlocal history
         loss, measured = measure(job, engine)
-        _check(run, args, history, engine, loss, "the validation loss", f"after epoch {epoch}")
+        _check(job, run, history, engine, loss, "the validation loss", f"after epoch {epoch}")
         end = EpochEnd(epoch, args.epochs, train_loss, time.monotonic() - started, loss, measured, args.metric)
         history = (*history, end)
         _write_checkpoints(run, engine, args, history)
@@ -241,7 +246,7 @@ def _steps(job: Job, run: Run, engine: Engine, epoch: int, epochs: int, history:
         before = (epoch - 1) * per_epoch + step
         rate = learning_rate(args.lr, args.schedule, args.warmup, before, args.epochs * per_epoch)
         loss = engine.train_step(job.features.batch(batch, rng), *encode(job.labels[batch]), rate)
-        _check(run, args, history, engine, loss, "the loss", f"in epoch {epoch}, step {step + 1}")
+        _check(job, run, history, engine, loss, "the loss", f"in epoch {epoch}, step {step + 1}")
         mass = encode.mass(job.labels[batch])
         total, seen = total + loss * mass, seen + mass
         job.on_event(EpochProgress(epoch, epochs, step + 1, per_epoch, total / seen))
@@ -249,15 +254,18 @@ def _steps(job: Job, run: Run, engine: Engine, epoch: int, epochs: int, history:
 
 
 def _check(
-    run: Run, args: RunArgs, history: tuple[EpochEnd, ...], engine: Engine, loss: float | None, what: str, when: str
+    job: Job, run: Run, history: tuple[EpochEnd, ...], engine: Engine, loss: float | None, what: str, when: str
 ) -> None:
     if loss is not None and not math.isfinite(loss):
-        raise RunError(f"{what} became {loss} {when}: {_what_to_try(args, run, history)}")
+        raise RunError(f"{what} became {loss} {when}: {_what_to_try(job, run, history)}")
     if not engine.is_finite():
-        raise RunError(f"a parameter became infinite or no number {when}: {_what_to_try(args, run, history)}")
+        raise RunError(f"a parameter became infinite or no number {when}: {_what_to_try(job, run, history)}")
 
 
-def _what_to_try(args: RunArgs, run: Run, history: tuple[EpochEnd, ...]) -> str:
+def _what_to_try(job: Job, run: Run, history: tuple[EpochEnd, ...]) -> str:
+    args = job.args
+    if extreme := _extreme(job):
+        return extreme
     if not history:
         return "look for extreme values among the samples, or begin at other weights"
     last = history[-1].epoch
@@ -265,6 +273,29 @@ def _what_to_try(args: RunArgs, run: Run, history: tuple[EpochEnd, ...]) -> str:
     if last == 0 or args.schedule != "constant" or args.warmup:
         return f"the last good epoch, {last}, is kept in {run.path}; {again}"
     return f"the last good epoch is kept in {run.path}: end there with --resume --epochs {last}, or {again}"
+
+
+def _extreme(job: Job) -> str:
+    """Return which sample gives what trains the largest number, and what to do, if no rate suits such numbers."""
+    largest, found = EXTREME, -1
+    for rows in _chunks(job.train_rows, job.at_once):
+        for tensor in job.features.batch(rows):
+            sizes = np.abs(tensor.reshape(len(rows), -1)).max(axis=1, initial=0)
+            if sizes.max() > largest:
+                largest, found = float(sizes.max()), int(rows[sizes.argmax()])
+    if found < 0:
+        return ""
+    sample, where = job.features.samples[found], ""
+    if job.prepared.manifest.modality == ARRAY:
+        values = decoder_of(job.prepared)(sample.read())[ARRAY]
+        column = int(np.abs(values).argmax())
+        names = job.args.input_columns
+        if values.ndim == 1:
+            where = f" in column {names[column] if len(names) == len(values) else column + 1}"
+    return (
+        f"numbers are too large to train on, up to {largest:.3g} for {sample.name}{where}: scale them in the data, or "
+        "leave out what holds them"
+    )
 
 
 def _write_checkpoints(run: Run, engine: Engine, args: RunArgs, history: tuple[EpochEnd, ...]) -> None:

@@ -186,9 +186,14 @@ def utf8_path(model: Path) -> str:
 _NO_MEMORY = ("bad_alloc", "bad allocation", "AllocateRawInternal", "Failed to allocate memory")
 
 
+def lacks_memory(error: BaseException | None) -> bool:
+    """Return whether an exception, of Python or of a library, says that there was not enough memory."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
+
+
 def failed(what: str, error: Exception) -> EngineError:
     """Return our error for one that onnxruntime raised while it opened or ran something."""
-    if any(sign in str(error) for sign in _NO_MEMORY):
+    if lacks_memory(error):
         return OutOfMemoryError(f"there was not enough memory for {what}")
     return EngineError(f"onnxruntime cannot run {what} ({first_line(error)})")
 

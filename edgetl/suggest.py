@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def similar_path(path: Path) -> str:
     """Return `; did you mean 'DIR/NAME'?` for what lies beside a path that does not exist, or nothing."""
+    if os.path.lexists(path):
+        return ""
     try:
         beside = [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
     except (OSError, ValueError):

@@ -274,6 +274,8 @@ def finetune(
         on_event(Note(sentence))
     if manifest.task == "multilabel":
         _report_never(train_set.labels, labels[train_rows], on_event)
+    if manifest.task == "regression":
+        _refuse_huge(train_set.labels, labels, features)
     mean, std = scaling(labels[train_rows]) if manifest.task == "regression" else ((), ())
 
     runtime.return_memory()  # the frozen part's
@@ -497,6 +499,21 @@ def _report_columns(
     values = np.stack([decode(features.samples[row].read())[ARRAY].reshape(-1) for row in some])
     for sentence in odd_columns(values.min(0), values.max(0), names):
         on_event(Note(sentence))
+
+
+def _refuse_huge(names: tuple[str, ...], labels: NDArray[np.float64], features: FeatureSet) -> None:
+    """Refuse numbers that the network could not give.
+
+    Raises:
+        DataError: there are such.
+    """
+    largest = float(np.finfo(np.float32).max) / 100  # so that scaled ones have room around them
+    if len(found := np.argwhere(np.abs(labels) > largest)):
+        row, column = found[0].tolist()
+        raise DataError(
+            f"{features.samples[row].name}: {names[column]} is {labels[row, column]:.3g}, too large for numbers of 32 "
+            "bits: scale it, or give its logarithm"
+        )
 
 
 def _report_never(names: tuple[str, ...], labels: NDArray[Any], on_event: OnEvent) -> None:

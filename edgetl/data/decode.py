@@ -144,5 +144,5 @@ def _audio_extent(audio: AudioPreprocessing, content: bytes) -> Extent:
 def _array(shape: tuple[int, ...], content: bytes) -> dict[str, NDArray[Any]]:
     values = np.frombuffer(content, dtype="<f4").astype(np.float32)
     if not np.isfinite(values).all():
-        raise DataError("holds numbers that are not finite")
+        raise DataError("holds numbers that are not finite, or too large for 32 bits (3.4e38)")
     return {ARRAY: values.reshape(shape)}

@@ -39,6 +39,38 @@ def windows():
 def rows():
     return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
 
+class Checked(nn.Module):
+    def __init__(self, check):
+        super().__init__()
+        self.check = check
+        self.layers = pictures(3)
+
+    def forward(self, x):
+        self.check(x)
+        return self.layers(x.expand(-1, 3, -1, -1))
+
+def one_channel(x):
+    assert x.shape[1] == 1
+
+def says_one_channel(x):
+    if x.shape[1] != 1:
+        raise ValueError(f"expected grey pictures, got {x.shape[1]} channels")
+
+def one_size(x):
+    assert x.shape[2:] == (96, 96), "pictures of 96x96"
+
+def one_shape(x):
+    assert x.shape[1:] == (1, 28, 28)
+
+def oblong(x):
+    assert x.shape[2:] == (60, 80)
+
+def checked(check):
+    return Checked(globals()[check])
+
+def flat():
+    return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 3))
+
 def tokens():
     return nn.Sequential(nn.Embedding(50, 4), nn.Flatten(), nn.Linear(8, 3))
 """
@@ -66,6 +98,16 @@ def test_grey_networks_get_pictures_in_grey(nets: Path, tmp_path: Path) -> None:
     (found,) = run_graph(onnx.load(tmp_path / "art" / PREPROCESS), ["input"], {"image": colours})
     grey = np.asarray(Image.fromarray(colours).convert("L"), np.float32)
     np.testing.assert_allclose(found[0, 0], grey / 255 / 0.5 - 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("check", ["one_channel", "says_one_channel", "one_shape"])
+def test_networks_that_check_their_input_get_pictures_in_grey(check: str, nets: Path, tmp_path: Path) -> None:
+    """Their first convolution takes three channels; forward passes tell."""
+    size = {"preprocessing": {"size": 28}}
+    prepare(f"{nets}:checked", out=tmp_path / "art", classes=2, model_args={"check": check}, **size)
+    own = load_artifacts(tmp_path / "art").manifest.preprocessing
+    assert own is not None
+    assert own.channels == 1
 
 
 def test_a_record_of_colours_is_averaged_for_grey(nets: Path, tmp_path: Path) -> None:
@@ -96,7 +138,12 @@ def test_a_first_convolution_behind_another_arrangement_does_not_mislead() -> No
         ("pictures", {"preprocessing": {"channels": 3}}, r"takes 1 channels?: give --channels 1"),
         ("pictures", {"preprocessing": {"channels": 2}}, r"--channels must be 1 \(grey\) or 3 \(colour\), not 2"),
         ("windows", {}, "sequences of 6 channels: give --modality array --input-shape 6,LENGTH"),
-        ("rows", {}, "--modality array --input-shape 5"),
+        ("rows", {}, "--modality array --input-shape 5$"),
+        ("checked", {"model_args": {"check": "one_channel"}, "preprocessing": {"channels": 3}}, "give --channels 1$"),
+        ("checked", {"model_args": {"check": "one_size"}}, r"\(pictures of 96x96\): give --size 96$"),
+        ("checked", {"model_args": {"check": "one_shape"}}, r"\(assert .* 28\)\): give --channels 1 --size 28$"),
+        ("checked", {"model_args": {"check": "oblong"}}, r"\(assert .* 80\)\): set --size HEIGHT,WIDTH"),
+        ("flat", {}, "--input-shape 784; for pictures give --channels 1 --size 28$"),
         ("tokens", {}, "token ids.*hf:ID_OR_DIR"),
         ("windows", {"modality": "array"}, "--modality array needs --input-shape"),
         ("windows", {"modality": "image", "input_shape": [6, 50]}, "--input-shape belongs to --modality array, not to"),

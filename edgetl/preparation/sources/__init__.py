@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ from edgetl.artifacts import Preprocessing, Source, TensorSpec, TextPreprocessin
 from edgetl.errors import ModelError, one_sentence
 from edgetl.events import OnEvent, ignore
 from edgetl.kinds import NETWORK, WEIGHTS, mistaken
+from edgetl.runtime import lacks_memory
 from edgetl.seal import is_sealed_model
 from edgetl.storage import sha256_file
 from edgetl.suggest import similar
@@ -94,7 +96,7 @@ def load_source(
     takes_pictures = prefix in _LIBRARIES and not (modality == "audio" and prefix != "hf")
     if inputs and (takes_pictures or file.suffix in {".pt2", ".keras"}):
         raise ModelError(f"{spec} takes pictures: give FILE.py:callable or MODEL.onnx for inputs of another shape")
-    refusals = one_sentence(ModelError, f"{spec} cannot be used, it may be damaged")
+    refusals = _refusals(spec)
     if modality == "text":
         if prefix != "hf" or overrides.keys() - {k for k, v in overrides.items() if v is None}:
             raise ModelError(f"{spec} as a text model: give hf:ID_OR_DIR, and no options for pictures")
@@ -137,6 +139,18 @@ def load_source(
     config = getattr(module, "pretrained_cfg", None)
     stated = prefix in _LIBRARIES or (isinstance(config, Mapping) and "input_size" in config)
     return LoadedModel(model, parameters, source, modality, own, fit=fit, stated=stated)
+
+
+@contextlib.contextmanager
+def _refusals(spec: str) -> Iterator[None]:
+    """Let the block end in success or in one of our errors, which tells a lack of memory from damage."""
+    try:
+        with one_sentence(ModelError, f"{spec} cannot be used, it may be damaged"):
+            yield
+    except ModelError as error:
+        if lacks_memory(error.__cause__):
+            raise ModelError(f"{spec} needs more memory than there is: prepare it on a larger machine") from None
+        raise
 
 
 def modality_of(spec: str, of_data: str | None = None) -> str:

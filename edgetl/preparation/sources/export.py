@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def export(
     except Exception as error:
         taken = ", ".join("×".join(map(str, spec.shape)) for spec in inputs)
         raise ModelError(
-            f"the network does not take samples of {taken} ({first_line(error, 200)}): {advice(module, inputs)}"
+            f"the network does not take samples of {taken} ({_reason(error)}): {advice(module, inputs)}"
         ) from None
     model = export_program(module, examples, [_varying(spec) for spec in inputs])
     present = {tensor.name for tensor in model.graph.initializer}
@@ -76,6 +77,14 @@ def _scores(module: nn.Module, examples: Sequence[torch.Tensor]) -> object:
             if not any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in module.parameters()):
                 raise
         return module.float()(*examples)
+
+
+def _reason(error: Exception) -> str:
+    """Return what an exception says; of a bare assertion, what it asserts."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, AssertionError) and not str(error) and frames and frames[-1].line:
+        return first_line(frames[-1].line, 200)
+    return first_line(error, 200)
 
 
 def _varying(spec: TensorSpec) -> dict[int, Any]:

@@ -24,6 +24,7 @@ from edgetl.preparation.sources.evaluation import in_evaluation_mode, refuse_ran
 from edgetl.preparation.sources.float32 import in_float32
 from edgetl.preparation.sources.layout import simplify_layout
 from edgetl.preparation.sources.overrides import of_file
+from edgetl.preparation.sources.sizes import refuse_too_large
 from edgetl.unfolding import refuse_unfolding
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def _read(file: Path, on_event: OnEvent) -> onnx.ModelProto:
         raise ModelError(f"{file} is not a valid ONNX model: {first_line(error)}") from None
     if model.functions:
         model = inliner.inline_local_functions(model)
+    refuse_too_large(str(file), model)
     model, trained = in_evaluation_mode(model)
     if trained:
         on_event(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from edgetl.preparation.sources.export import export_program
 from edgetl.preparation.sources.float32 import TOLERANCE, in_float32
 from edgetl.preparation.sources.overrides import of_file
 from edgetl.preparation.sources.program_archive import read_program
+from edgetl.preparation.sources.sizes import check_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +42,7 @@ def load(
     if program.graph_signature.buffers_to_mutate or any(_trains(node) for node in program.graph.nodes):
         raise ModelError(f"{file} was exported in training mode: call eval() on the network and export it anew")
     batch, channels, height, width = (size if isinstance(size, int) else 0 for size in values[0].shape)
+    _refuse_too_large(file, program)
     own = of_file(str(file), channels, height, width, overrides)
     copies = batch or 2
     refuse_large(str(file), copies, own.inputs)
@@ -67,6 +70,19 @@ def load(
     check_batch(str(file), model, copies, reference, TOLERANCE if narrow else 1e-4)
     left = {tensor.name for tensor in model.graph.initializer}
     return model, tuple(name for name in parameters if name in left), own
+
+
+def _refuse_too_large(file: Path, program: torch.export.ExportedProgram) -> None:
+    """Refuse a program with an operator whose value is too large; sizes that are not fixed count as 1."""
+    varies = set(program.graph_signature.user_inputs)
+    for node in program.graph.nodes:
+        if any(source.name in varies for source in node.all_input_nodes):
+            varies.add(node.name)
+        value = node.meta.get("val")
+        if node.op == "call_function" and isinstance(value, torch.Tensor):
+            elements = math.prod(size if isinstance(size, int) else 1 for size in value.shape)
+            constant = node.name not in varies
+            check_size(str(file), f"{node.target} {node.name!r}", elements * value.element_size(), constant=constant)
 
 
 def _trains(node: torch.fx.Node) -> bool:
