@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgetl.demo import committed_artifacts
+from edgetl.demo.story import committed_artifacts
 
 
 def write(folder: Path, count: int) -> None:

@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--device-python", default=sys.executable, help="has onnxruntime-training")
     parser.add_argument("--stock-python", default=None, help="has a stock onnxruntime; default: --device-python")
-    parser.add_argument("--fit", action="store_true", help="print the factors of edgetl/planning.py, too (needs scipy)")
+    parser.add_argument(
+        "--fit", action="store_true", help="print the factors of edgetl/device/planning.py, too (needs scipy)"
+    )
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
@@ -141,7 +143,7 @@ def peak_mb() -> float:
 
 def predicted(artifacts: Path, batch: int, engine: str) -> dict[str, float]:
     from edgetl.artifacts import load_artifacts
-    from edgetl.planning import predict
+    from edgetl.device.planning import predict
 
     memory = predict(load_artifacts(artifacts).manifest, engine, THREADS, batch)
     return {"predicted_features": memory.features_mb, "predicted_training": memory.training_mb}
@@ -174,7 +176,7 @@ def fits(directory: Path, rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def holds(artifacts: Path, row: dict[str, Any], half: str) -> list[float]:
-    """What the factors of `edgetl.planning._Fit` are multiplied with, in their order."""
+    """What the factors of `edgetl.device.planning._Fit` are multiplied with, in their order."""
     from edgetl.artifacts import load_artifacts
 
     manifest = load_artifacts(artifacts).manifest

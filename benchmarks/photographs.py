@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from edgetl.artifacts import BACKBONE, PREPROCESS, load_artifacts
-from edgetl.data import read_rgb
+from edgetl.data.dataset import read_rgb
 from edgetl.data.decode import IMAGE, enough_pixels
-from edgetl.runtime import open_session
+from edgetl.runtime.sessions import open_session
 
 
 def photographs(directory: Path, count: int, size: tuple[int, int]) -> Iterator[bytes]:

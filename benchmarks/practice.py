@@ -30,8 +30,8 @@ import numpy as np
 
 import edgetl
 from edgetl.artifacts import load_artifacts
-from edgetl.data import open_training, wanted_by
-from edgetl.features import extract_features
+from edgetl.data.dataset import open_training, wanted_by
+from edgetl.training.features import extract_features
 
 HERE = Path(__file__).parent
 MOBILENET = {

@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 
 import edgetl
-import edgetl.benchmarking
-from edgetl import quantization, runtime
+import edgetl.deployment.benchmarking
 from edgetl.artifacts import BACKBONE, PREPROCESS, load_artifacts
-from edgetl.data import Wanted, open_inputs
-from edgetl.features import decoder_of
+from edgetl.data.dataset import Wanted, open_inputs
+from edgetl.quantization import quantize
+from edgetl.runtime import sessions
+from edgetl.training.features import decoder_of
 
 FORMS = {
     "float32": ("whole", {}),
@@ -76,12 +77,12 @@ def main() -> None:
     for run, milliseconds in extraction.items():
         print(f"\nfeatures, {run}: {statistics.median(milliseconds):.1f} ms for each picture with one thread")
     print(f"\nerror of the int8 backbone's features: {feature_error(given.photos, given.photos_int8, given.test):.1%}")
-    print(f"onnxruntime {runtime.import_onnxruntime().__version__}")
+    print(f"onnxruntime {sessions.import_onnxruntime().__version__}")
 
 
 def timed(files: dict[str, Path], threads: int, rounds: int) -> dict[str, list[float]]:
     """Return the milliseconds of one call of each file, round after round."""
-    sessions = {form: runtime.open_session(file, threads=threads) for form, file in files.items()}
+    sessions = {form: sessions.open_session(file, threads=threads) for form, file in files.items()}
     first = next(iter(sessions.values())).get_inputs()[0]
     feed = np.random.default_rng(0).uniform(-1, 1, first.shape).astype(np.float32)
     found: dict[str, list[float]] = {form: [] for form in files}
@@ -98,12 +99,12 @@ def feature_error(whole: Path, int8: Path, pictures: Path) -> float:
     prepared = load_artifacts(whole)
     samples = open_inputs(pictures, Wanted("image", "classification"))
     names = [spec.name for spec in prepared.manifest.inputs]
-    feeds = partial(quantization.calibration, samples, decoder_of(prepared), prepared.file(PREPROCESS), names, seed=0)
+    feeds = partial(quantize.calibration, samples, decoder_of(prepared), prepared.file(PREPROCESS), names, seed=0)
     features = []
     for artifacts in (prepared, load_artifacts(int8)):
-        session = runtime.open_session(artifacts.file(BACKBONE))
+        session = sessions.open_session(artifacts.file(BACKBONE))
         features.append([np.concatenate([session.run(None, dict(feed))[0] for feed in feeds()])])
-    return quantization.difference(features[1], features[0])
+    return quantize.difference(features[1], features[0])
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from step_job import Job, report
 
-from edgetl import runtime
 from edgetl.artifacts import BACKBONE, Artifacts, load_artifacts
-from edgetl.engines import choose_micro_batch, open_engine
-from edgetl.runtime import peak_rss_mb
-from edgetl.targets import TargetEncoder
+from edgetl.engines.registry import choose_micro_batch, open_engine
+from edgetl.runtime import sessions
+from edgetl.runtime.sessions import peak_rss_mb
+from edgetl.tasks.targets import TargetEncoder
 
 EXTRACTION = "extraction"
 
@@ -29,7 +29,7 @@ def main() -> None:
     if name == EXTRACTION:
         print(extraction_ms(artifacts, job.threads))
         return
-    runtime.import_onnxruntime()
+    sessions.import_onnxruntime()
     baseline = peak_rss_mb()
     micro_batch = choose_micro_batch(artifacts.manifest, job.batch_size)
     engine = open_engine(name, artifacts, threads=job.threads, micro_batch=micro_batch)
@@ -52,14 +52,16 @@ def extraction_ms(artifacts: Artifacts, threads: int) -> float:
     """Return the milliseconds per picture that the frozen part takes; 0 where there is none."""
     if not artifacts.has_backbone:
         return 0.0
-    session = runtime.open_session(artifacts.file(BACKBONE))
+    session = sessions.open_session(artifacts.file(BACKBONE))
     spec = artifacts.manifest.inputs[0]
     picture = np.random.default_rng(0).standard_normal((1, *spec.shape)).astype(np.float32)
     count = 32
 
     def run() -> float:
         started = time.perf_counter()
-        for _ in runtime.map_in_order(lambda _: session.run(None, {spec.name: picture}), range(count), threads=threads):
+        for _ in sessions.map_in_order(
+            lambda _: session.run(None, {spec.name: picture}), range(count), threads=threads
+        ):
             pass
         return (time.perf_counter() - started) * 1e3 / count
 

@@ -14,18 +14,18 @@ __version__ = "0.1.0"
 # name → module; imported when first used, so that `import edgetl` costs nothing
 _EXPORTS = {
     "adapt": "edgetl.adaptation",
-    "prepare": "edgetl.preparation",
-    "finetune": "edgetl.train",
-    "plan": "edgetl.planning",
-    "deploy": "edgetl.deployment",
-    "evaluate": "edgetl.deployed",
-    "predict": "edgetl.deployed",
-    "benchmark": "edgetl.benchmarking",
-    "describe": "edgetl.inspection",
-    "verify": "edgetl.verification",
-    "write_report": "edgetl.report",
-    "compare_runs": "edgetl.runs",
-    "DeployedModel": "edgetl.deployed",
+    "prepare": "edgetl.preparation.prepare",
+    "finetune": "edgetl.training.finetune",
+    "plan": "edgetl.device.planning",
+    "deploy": "edgetl.deployment.deploy",
+    "evaluate": "edgetl.deployment.deployed",
+    "predict": "edgetl.deployment.deployed",
+    "benchmark": "edgetl.deployment.benchmarking",
+    "describe": "edgetl.deployment.inspection",
+    "verify": "edgetl.deployment.verification",
+    "write_report": "edgetl.runs.report.write",
+    "compare_runs": "edgetl.runs.compare",
+    "DeployedModel": "edgetl.deployment.deployed",
     "EdgetlError": "edgetl.errors",
 }
 
@@ -33,19 +33,19 @@ __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from edgetl.adaptation import adapt as adapt
-    from edgetl.benchmarking import benchmark as benchmark
-    from edgetl.deployed import DeployedModel as DeployedModel
-    from edgetl.deployed import evaluate as evaluate
-    from edgetl.deployed import predict as predict
-    from edgetl.deployment import deploy as deploy
+    from edgetl.deployment.benchmarking import benchmark as benchmark
+    from edgetl.deployment.deploy import deploy as deploy
+    from edgetl.deployment.deployed import DeployedModel as DeployedModel
+    from edgetl.deployment.deployed import evaluate as evaluate
+    from edgetl.deployment.deployed import predict as predict
+    from edgetl.deployment.inspection import describe as describe
+    from edgetl.deployment.verification import verify as verify
+    from edgetl.device.planning import plan as plan
     from edgetl.errors import EdgetlError as EdgetlError
-    from edgetl.inspection import describe as describe
-    from edgetl.planning import plan as plan
-    from edgetl.preparation import prepare as prepare
-    from edgetl.report import write_report as write_report
-    from edgetl.runs import compare_runs as compare_runs
-    from edgetl.train import finetune as finetune
-    from edgetl.verification import verify as verify
+    from edgetl.preparation.prepare import prepare as prepare
+    from edgetl.runs.compare import compare_runs as compare_runs
+    from edgetl.runs.report.write import write_report as write_report
+    from edgetl.training.finetune import finetune as finetune
 
 
 def __dir__() -> list[str]:

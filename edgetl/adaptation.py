@@ -26,24 +26,26 @@ from pathlib import Path
 from typing import Any
 
 import edgetl
-from edgetl import metrics, runtime, schema, storage
 from edgetl.artifacts import load_artifacts
-from edgetl.data import has_test, label_names, open_measured, task_of, wanted_by
+from edgetl.data.dataset import has_test, label_names, open_measured, task_of, wanted_by
 from edgetl.data.decode import ARRAY
 from edgetl.data.kind import kind_of
-from edgetl.deployed import Evaluation, evaluate
-from edgetl.deployment import DeployResult, check_form, deploy
 from edgetl.deployment.compose import run_hash
+from edgetl.deployment.deploy import DeployResult, check_form, deploy
+from edgetl.deployment.deployed import Evaluation, evaluate
 from edgetl.errors import ArtifactsError, DataError, DeployError, EdgetlError, RunError
 from edgetl.events import Event, Note, OnEvent, ignore
-from edgetl.external_data import external_files
-from edgetl.kinds import ARGS, DATA, MANIFEST, mistaken
-from edgetl.preparation import PrepareResult, prepare
-from edgetl.run import LOCK, REPORT, Run
-from edgetl.seal import seal_json, unseal_json
-from edgetl.settings import check_options
-from edgetl.storage import sha256_file
-from edgetl.train import FinetuneResult, finetune
+from edgetl.files import schema, storage
+from edgetl.files.external_data import external_files
+from edgetl.files.kinds import ARGS, DATA, MANIFEST, mistaken
+from edgetl.files.seal import seal_json, unseal_json
+from edgetl.files.storage import sha256_file
+from edgetl.preparation.prepare import PrepareResult, prepare
+from edgetl.runs.run import LOCK, REPORT, Run
+from edgetl.runtime import sessions
+from edgetl.tasks import metrics
+from edgetl.training.finetune import FinetuneResult, finetune
+from edgetl.training.settings import check_options
 
 STATE = "adapt.json"
 STEPS: Mapping[str, Callable[..., Any]] = {
@@ -209,7 +211,7 @@ def adapt(
         evaluated=evaluated,
         validation=_validated(run, finetuned),
         seconds=time.monotonic() - started,
-        peak_rss_mb=runtime.peak_rss_mb(),
+        peak_rss_mb=sessions.peak_rss_mb(),
     )
 
 

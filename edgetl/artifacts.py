@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from edgetl import defaults, schema, storage
+from edgetl import defaults
 from edgetl.choices import BACKBONE_PRECISIONS, LOSSES, MODALITIES, OPTIMIZERS, TASKS
 from edgetl.errors import ArtifactsError, first_line
-from edgetl.kinds import MANIFEST as MANIFEST
-from edgetl.kinds import PREPARED, mistaken
-from edgetl.seal import SealError, seal_json, unseal_json
+from edgetl.files import schema, storage
+from edgetl.files.kinds import MANIFEST as MANIFEST
+from edgetl.files.kinds import PREPARED, mistaken
+from edgetl.files.seal import SealError, seal_json, unseal_json
 
 SCHEMA_VERSION = 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgetl.figures import measured
+from edgetl.tasks.figures import measured
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class EpochEnd:
     Attributes:
         train_loss: None for epoch 0.
         val_loss: None without validation data.
-        val_figures: of the task (`edgetl.figures.FIGURES`), by name; empty without validation data, and
+        val_figures: of the task (`edgetl.tasks.figures.FIGURES`), by name; empty without validation data, and
             None where the data cannot give one (the R² of numbers that never vary).
         metric: the figure, or `loss`, by which the best epoch is chosen.
     """

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 import edgetl
-from edgetl.demo import committed_artifacts
 from edgetl.demo.digits import write_pictures
+from edgetl.demo.story import committed_artifacts
 from edgetl.events import EpochEnd, Event
 
 

@@ -26,7 +26,7 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 # preparation and coverage need the workstation's packages; everything else runs without torch
-collect_ignore = [] if HAS_TORCH else ["preparation", "coverage"]
+collect_ignore = [] if HAS_TORCH else ["preparation", "gradients", "graph", "coverage"]
 
 if HAS_TORCH:
     # in this process as PYTHONPATH=tests/torchvision_standin does it in others
@@ -40,7 +40,7 @@ if HAS_TORCH:
 
 def engines() -> list[str]:
     """The engines that are installed."""
-    from edgetl.engines import resolve_engine
+    from edgetl.engines.registry import resolve_engine
     from edgetl.errors import EngineError
 
     found = []
@@ -68,7 +68,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_artifacts() -> Path:
-    from edgetl.demo import committed_artifacts
+    from edgetl.demo.story import committed_artifacts
 
     return committed_artifacts()
 

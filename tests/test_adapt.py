@@ -15,11 +15,11 @@ from click.testing import CliRunner, Result
 from edgetl import adapt, deploy, evaluate, finetune, predict
 from edgetl.adaptation import STATE, kept_beside, options_of
 from edgetl.cli import main
-from edgetl.data import task_of
+from edgetl.data.dataset import task_of
 from edgetl.errors import DataError, DeployError, EdgetlError, RunError
 from edgetl.events import Event, Note
-from edgetl.run import ARGS, BEST, LOCK, Run
-from edgetl.storage import locked
+from edgetl.files.storage import locked
+from edgetl.runs.run import ARGS, BEST, LOCK, Run
 
 QUICK = {"epochs": 2, "lr": 1e-2}
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import edgetl
 from edgetl.artifacts import MANIFEST
 from edgetl.cli import main
-from edgetl.run import METRICS, RESULTS, VALIDATION
+from edgetl.runs.run import METRICS, RESULTS, VALIDATION
 
 
 def sentences() -> list[tuple[str, str]]:

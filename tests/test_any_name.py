@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgetl.cli import main
-from edgetl.console import table
+from edgetl.cli.console import table
 from edgetl.errors import visible
-from edgetl.run import Run, RunArgs, UsedSample, Validation
-from edgetl.schema import json_text
+from edgetl.files.schema import json_text
+from edgetl.runs.run import Run, RunArgs, UsedSample, Validation
 
 SEPARATORS = "\n\r\t\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 SIGNS = "\x1b\x07\x7f\u061c\u200e\u200f\u202a\u202e\u2066\u2069\ufeff"

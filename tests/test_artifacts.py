@@ -6,7 +6,7 @@ import pytest
 
 from edgetl.artifacts import MANIFEST, SCHEMA_VERSION, load_artifacts
 from edgetl.errors import ArtifactsError
-from edgetl.seal import seal_json
+from edgetl.files.seal import seal_json
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from edgetl.choices import RANGES
 from edgetl.cli import main
 from edgetl.cli.finetune import finetune as command
 from edgetl.errors import EdgetlError
-from edgetl.run import Run, RunArgs
-from edgetl.settings import check_options
+from edgetl.runs.run import Run, RunArgs
+from edgetl.training.settings import check_options
 
 DEFAULTS = {name: p.default for name, p in inspect.signature(finetune).parameters.items() if name in RANGES}
 PLAIN = {**{name: p.default for name, p in inspect.signature(finetune).parameters.items()}, "lr": 1e-3}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from edgetl import deploy, finetune, predict
-from edgetl.data import read_rgb
+from edgetl.data.dataset import read_rgb
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,7 +16,7 @@ from edgetl.cli.prepare import as_arguments, prepare
 from edgetl.cli.reporting import finish, how_to_resume, reporting
 from edgetl.cli.use import evaluate
 from edgetl.errors import command
-from edgetl.figures import called, shown
+from edgetl.tasks.figures import called, shown
 
 if TYPE_CHECKING:
     from edgetl.adaptation import Adaptation
@@ -109,8 +109,8 @@ def adapt(
     arguments = as_arguments(given)
     with reporting(as_json, interrupted=lambda display: how_to_resume(out, display)) as display:
         import edgetl
-        from edgetl import outline
-        from edgetl.console import table
+        from edgetl.cli import outline
+        from edgetl.cli.console import table
 
         result = edgetl.adapt(
             source, data, out=out, test=test, resume=resume, force=force, on_event=display, **arguments

@@ -13,10 +13,10 @@ from edgetl.cli.elsewhere import how_to_go_back, joined, ssh_options
 from edgetl.cli.options import json_option, threads_option
 from edgetl.cli.reporting import finish, reporting
 from edgetl.errors import command
-from edgetl.figures import figure, shown
+from edgetl.tasks.figures import figure, shown
 
 if TYPE_CHECKING:
-    from edgetl.deployment import DeployResult
+    from edgetl.deployment.deploy import DeployResult
 
 
 @click.command()
@@ -85,9 +85,9 @@ def deploy(
         import edgetl
 
         if to is not None:
+            from edgetl.files.storage import temporary_directory
             from edgetl.remote import push
             from edgetl.remote.destination import parse_destination
-            from edgetl.storage import temporary_directory
 
             parse_destination(to)  # before anything is computed
         if out is None:

@@ -19,9 +19,9 @@ device_help = "A device's name (see `edgetl devices`), or a profile of your own 
 def devices(name: str | None, as_json: bool) -> None:
     """List the devices that edgetl knows, or show one: NAME, or a file with a profile."""
     with reporting(as_json):
-        from edgetl import outline
-        from edgetl.console import table
-        from edgetl.devices import device_names, load_device
+        from edgetl.cli import outline
+        from edgetl.cli.console import table
+        from edgetl.device.profile import device_names, load_device
 
         names = (name,) if name else device_names()
         found = {each: load_device(each) for each in names}
@@ -58,7 +58,7 @@ def plan(artifacts: str, as_json: bool, **options: Any) -> None:
     """Predict whether ARTIFACTS, a prepared directory, can be trained on a device, and how."""
     with reporting(as_json):
         import edgetl
-        from edgetl import outline
+        from edgetl.cli import outline
 
         result = edgetl.plan(artifacts, **options)
     finish(as_json, {**vars(result), "fits": result.fits}, *outline.plan_lines(result))

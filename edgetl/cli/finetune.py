@@ -23,10 +23,10 @@ from edgetl.cli.options import (
 )
 from edgetl.cli.reporting import finish, how_to_resume, reporting
 from edgetl.errors import command
-from edgetl.figures import figure, metrics_of
+from edgetl.tasks.figures import figure, metrics_of
 
 if TYPE_CHECKING:
-    from edgetl.train import FinetuneResult
+    from edgetl.training.finetune import FinetuneResult
 
 
 @click.command()
@@ -173,7 +173,7 @@ def finetune(artifacts: str, data: str, as_json: bool, **options: Any) -> None:
         raise click.UsageError("--resume continues a run and --force replaces it: give one of them.")
     with reporting(as_json, interrupted=lambda display: how_to_resume(options["out"], display)) as display:
         import edgetl
-        from edgetl import outline
+        from edgetl.cli import outline
 
         result = edgetl.finetune(artifacts, data, on_event=display, **options)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgetl.cli.options import (
-    json_option,
-)
+from edgetl.cli.options import json_option
 from edgetl.cli.reporting import finish, reporting
 
 
@@ -17,7 +15,7 @@ def inspect(path: str, as_json: bool) -> None:
     """Describe a prepared directory, a run, or a deployed model."""
     with reporting(as_json):
         import edgetl
-        from edgetl import outline
+        from edgetl.cli import outline
 
         found = edgetl.describe(path)
     finish(as_json, found, *(outline.artifacts(found) if found["kind"] == "artifacts" else outline.plain(found)))
@@ -30,7 +28,7 @@ def report(run: str, as_json: bool) -> None:
     """Write RUN's report.html and plots anew (finetune writes them at its end)."""
     with reporting(as_json) as display:
         import edgetl
-        from edgetl import outline
+        from edgetl.cli import outline
 
         result = edgetl.write_report(run, on_event=display)
     finish(as_json, result, *outline.report_lines(result))
@@ -50,8 +48,8 @@ def runs(directory: str, sort: str, as_json: bool) -> None:
     """Compare the runs at and below DIRECTORY in a table."""
     with reporting(as_json) as display:
         import edgetl
-        from edgetl import outline
-        from edgetl.console import table
+        from edgetl.cli import outline
+        from edgetl.cli.console import table
 
         found = edgetl.compare_runs(directory, sort=sort, on_event=display)
     finish(as_json, {"directory": directory, "runs": found}, *table(*outline.runs_table(found)))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgetl.cli.options import (
-    json_option,
-)
+from edgetl.cli.options import json_option
 from edgetl.cli.reporting import finish, reporting
 
 
@@ -15,7 +13,7 @@ from edgetl.cli.reporting import finish, reporting
 def doctor(as_json: bool) -> None:
     """Tell what this machine can do, and how to mend what it cannot."""
     with reporting(as_json):
-        from edgetl.doctor import examine
+        from edgetl.device.doctor import examine
 
         found = examine()
     memory = "unknown" if found.memory_mb is None else f"{found.memory_mb / 1e3:.1f} GB"
@@ -43,7 +41,7 @@ def doctor(as_json: bool) -> None:
 def demo(out: str | None, as_json: bool) -> None:
     """The whole story in a minute, offline: learn handwritten digits from a few examples each."""
     with reporting(as_json) as display:
-        from edgetl.demo import draw, run_demo
+        from edgetl.demo.story import draw, run_demo
 
         result = run_demo(out, on_event=display)
     if not as_json:

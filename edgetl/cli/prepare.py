@@ -9,15 +9,7 @@ from typing import Any
 import click
 
 from edgetl import choices, defaults
-from edgetl.cli.options import (
-    device_option,
-    json_option,
-    key_value,
-    label_option,
-    memory_option,
-    numbers,
-    picture_size,
-)
+from edgetl.cli.options import device_option, json_option, key_value, label_option, memory_option, numbers, picture_size
 from edgetl.cli.reporting import finish, reporting
 from edgetl.errors import command
 
@@ -155,7 +147,7 @@ def prepare(source: str, as_json: bool, **options: Any) -> None:
 
     with reporting(as_json) as display:
         import edgetl
-        from edgetl.targets import OUTPUTS_ARE
+        from edgetl.tasks.targets import OUTPUTS_ARE
 
         result = edgetl.prepare(
             source,

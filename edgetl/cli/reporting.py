@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.errors import EdgetlError, visible
-from edgetl.storage import UNINTERRUPTED
+from edgetl.files.storage import UNINTERRUPTED
 
 if TYPE_CHECKING:
-    from edgetl.console import Display
+    from edgetl.cli.console import Display
 
 _NOTES = "edgetl.notes"
 """Where a command's context keeps its notes."""
@@ -91,7 +91,7 @@ def _is_bad_time(frame: FrameType | None) -> bool:
 @contextlib.contextmanager
 def reporting(as_json: bool, *, interrupted: Callable[[Display], str] | None = None) -> Iterator[Display]:
     """Draw events on stderr, and end errors that a user can cause with one sentence and status 1."""
-    from edgetl.console import Display
+    from edgetl.cli.console import Display
 
     display = Display()
     if (context := click.get_current_context(silent=True)) is not None:
@@ -125,7 +125,7 @@ def finish(as_json: bool, result: Any, *lines: str) -> None:
     The object has the notes of the command under `notes`, if there were any.
     """
     if as_json:
-        from edgetl.schema import to_json
+        from edgetl.files.schema import to_json
 
         _print(json.dumps({**to_json(result), **_notes()}))
         return

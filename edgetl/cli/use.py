@@ -17,7 +17,7 @@ from edgetl.cli.options import (
     window_options,
 )
 from edgetl.cli.reporting import finish, reporting
-from edgetl.figures import figure
+from edgetl.tasks.figures import figure
 
 
 @click.command()
@@ -34,7 +34,7 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
     """Measure MODEL, a deployed file, on DATA: a folder with one folder per class, a table, or an .npz file."""
     with reporting(as_json) as display:
         import edgetl
-        from edgetl import outline
+        from edgetl.cli import outline
 
         result = edgetl.evaluate(model, data, on_event=display, **options)
 
@@ -69,7 +69,7 @@ def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) 
     """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, .npz files, or texts."""
     with reporting(as_json) as display:
         import edgetl
-        from edgetl import outline
+        from edgetl.cli import outline
 
         results = edgetl.predict(model, inputs, on_event=display, **options)
     finish(as_json, {"model": model, "predictions": results}, *map(outline.prediction, results))
@@ -91,8 +91,8 @@ def benchmark(model: str, as_json: bool, **options: Any) -> None:
     """Measure how long MODEL, any ONNX file, takes to load and to answer here, and its memory."""
     with reporting(as_json):
         import edgetl
-        from edgetl import outline
-        from edgetl.console import table
+        from edgetl.cli import outline
+        from edgetl.cli.console import table
 
         result = edgetl.benchmark(model, **options)
     heads, rows = outline.timings_table(result)

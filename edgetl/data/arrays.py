@@ -17,18 +17,7 @@ import numpy as np
 
 from edgetl import defaults
 from edgetl.data.names import parts_of
-from edgetl.data.sample import (
-    Dataset,
-    Label,
-    Row,
-    Sample,
-    Samples,
-    Wanted,
-    composed,
-    known_labels,
-    listed,
-    packed,
-)
+from edgetl.data.sample import Dataset, Label, Row, Sample, Samples, Wanted, composed, known_labels, listed, packed
 from edgetl.errors import DataError, first_line
 from edgetl.events import Note, OnEvent, ignore
 

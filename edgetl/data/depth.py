@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl import defaults, runtime
+from edgetl import defaults
 from edgetl.data.sample import Sample
 from edgetl.errors import DataError, EdgetlError
 from edgetl.events import Note, OnEvent, ignore
+from edgetl.runtime import sessions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def find_pixel_range(samples: Sequence[Sample], *, threads: int = 1, on_event: O
     """
     deep = [sample for sample in samples if _may_be_deep(sample)]
     chosen = [deep[i] for i in np.unique(np.linspace(0, len(deep) - 1, min(len(deep), _EXAMINED)).astype(int))]
-    found = [each for each in runtime.map_in_order(_extremes, chosen, threads=threads) if each is not None]
+    found = [each for each in sessions.map_in_order(_extremes, chosen, threads=threads) if each is not None]
     if not found:
         return None
     lows, highs, whole = zip(*found, strict=True)

@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.data.sample import (
-    Dataset,
-    Label,
-    Sample,
-    Samples,
-    Texts,
-    composed,
-    entries_of,
-    files_of,
-    is_hidden,
-    listed,
-)
+from edgetl.data.sample import Dataset, Label, Sample, Samples, Texts, composed, entries_of, files_of, is_hidden, listed
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:

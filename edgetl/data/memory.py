@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetl import defaults, runtime
+from edgetl import defaults
 from edgetl.data.images import draft
 from edgetl.errors import DataError
+from edgetl.runtime import sessions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -120,7 +121,7 @@ class Budget:
 
     def __init__(self, limit_mb: float | None = None) -> None:
         if limit_mb is None:
-            free = runtime.available_memory_mb()
+            free = sessions.available_memory_mb()
             limit_mb = math.inf if free is None else _SHARE * free
         self._limit = max(limit_mb, 0.0) * 1e6
         self._taken = 0.0

@@ -15,7 +15,7 @@ from edgetl.data.decode import SECONDS, Decoder, Extent, Span
 from edgetl.data.sample import Sample, Samples
 from edgetl.errors import DataError
 from edgetl.events import Note, OnEvent
-from edgetl.runtime import map_in_order
+from edgetl.runtime.sessions import map_in_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

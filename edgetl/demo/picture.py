@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from edgetl.demo import DemoResult, Shown
+    from edgetl.demo.story import DemoResult, Shown
 
 _BAR = 40
 

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import edgetl
-from edgetl import schema
 from edgetl.artifacts import BACKBONE, BATCH_LOGITS, PREPROCESS, TOKENIZER, TRAINABLE, Artifacts
 from edgetl.data.decode import enough_pixels
-from edgetl.deployed import (
+from edgetl.deployment.deployed import (
     LOGITS,
     METADATA_EDGETL,
     METADATA_NAMES,
@@ -26,8 +25,9 @@ from edgetl.deployed import (
 )
 from edgetl.errors import DeployError
 from edgetl.events import EpochEnd
-from edgetl.run import Run, RunArgs
-from edgetl.runs import is_finished
+from edgetl.files import schema
+from edgetl.runs.compare import is_finished
+from edgetl.runs.run import Run, RunArgs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,17 +70,17 @@ def compose(
     """
     import onnx
 
-    from edgetl import graphs
+    from edgetl.graph import build
 
     trained = onnx.load(prepared.file(TRAINABLE), load_external_data=False)
-    graphs.replace_parameters(trained.graph, parameters)
+    build.replace_parameters(trained.graph, parameters)
     parts = [trained.graph]
     if prepared.has_backbone:
         parts.insert(0, onnx.load(prepared.file(BACKBONE), load_external_data=False).graph)
     parts = _in_precision(parts, prepared, form, calibration)
     if form.input == "raw":
         parts.insert(0, onnx.load(prepared.file(PREPROCESS), load_external_data=False).graph)
-    model = graphs.make_model(graphs.join([*parts, _ending(prepared, args, form)], "edgetl"))
+    model = build.make_model(build.join([*parts, _ending(prepared, args, form)], "edgetl"))
     if form.batch is not None:
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.shape.dim[0].Clear()
@@ -95,28 +95,29 @@ def _in_precision(
     """Return one graph, or several in a row, from the network's inputs to `batch_logits`."""
     if form.precision == "float32":
         return parts
-    from edgetl import graphs, quantization
+    from edgetl.graph import build
+    from edgetl.quantization import quantize
 
     if prepared.manifest.backbone_precision != "float32":
         raise DeployError(
             f"{prepared.path} has a backbone in {prepared.manifest.backbone_precision} already, and the run was "
             "trained on its features: deploy it with --precision float32, which leaves it as it is"
         )
-    network = graphs.make_model(graphs.join(parts, "network"))
+    network = build.make_model(build.join(parts, "network"))
     if form.precision == "float16":
-        return [quantization.to_float16(network).graph]
+        return [quantize.to_float16(network).graph]
     names = [spec.name for spec in prepared.manifest.trainable]
-    keep = () if form.quantize_head else quantization.classifier_nodes(network.graph, names)
-    return [quantization.to_int8(network, calibration, keep=keep).graph]
+    keep = () if form.quantize_head else quantize.classifier_nodes(network.graph, names)
+    return [quantize.to_int8(network, calibration, keep=keep).graph]
 
 
 def _ending(prepared: Artifacts, args: RunArgs, form: Form) -> GraphProto:
     from onnx import TensorProto, helper
 
-    from edgetl import graphs
+    from edgetl.graph import build
 
     task = prepared.manifest.task
-    op = graphs.Nodes("edgetl/ending")
+    op = build.Nodes("edgetl/ending")
     shape: list[int | str] = [len(args.labels)]
     if form.input == "raw":
         op.Reshape(BATCH_LOGITS, np.array([-1]), out=LOGITS)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.figures import FIGURES
-from edgetl.targets import figures
+from edgetl.tasks.figures import FIGURES
+from edgetl.tasks.targets import figures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class Comparison:
 def compare(
     task: str, labels: NDArray[Any], before: NDArray[Any], after: NDArray[Any], *, max_drop: float
 ) -> Comparison:
-    """Compare answers, as `edgetl.targets.figures` takes them, with those before.
+    """Compare answers, as `edgetl.tasks.targets.figures` takes them, with those before.
 
     Args:
         before, after: `[N, K]`, of the same samples.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgetl import runtime, storage
+from edgetl.files import storage
+from edgetl.runtime import sessions
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
 def to_ort(model: ModelProto) -> bytes:
     """Return the model as the content of an `.ort` file, optimised as far as it runs on any processor."""
-    ort = runtime.import_onnxruntime()
-    options = runtime.session_options(1)
+    ort = sessions.import_onnxruntime()
+    options = sessions.session_options(1)
     # what lies beyond depends on the processor that this runs on
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.add_session_config_entry("session.save_model_format", "ORT")

@@ -12,17 +12,17 @@ import numpy as np
 
 from edgetl import defaults
 from edgetl.artifacts import Artifacts
-from edgetl.data import Samples, open_training, wanted_by
+from edgetl.data.dataset import Samples, open_training, wanted_by
 from edgetl.data.sample import Reader
 from edgetl.data.survey import survey, windows_of
-from edgetl.engines import resolve_engine
+from edgetl.engines.registry import resolve_engine
 from edgetl.errors import DataError, DeployError, EngineError, RunError
 from edgetl.events import Note, OnEvent, Stage, ignore
-from edgetl.features import decoder_of, extract_features
-from edgetl.loop import Job, prove
-from edgetl.providers import Provider
-from edgetl.run import FINAL, LAST, Run, RunArgs, UsedSample, Validation
-from edgetl.runs import is_finished
+from edgetl.runs.compare import is_finished
+from edgetl.runs.run import FINAL, LAST, Run, RunArgs, UsedSample, Validation
+from edgetl.runtime.providers import Provider
+from edgetl.training.features import decoder_of, extract_features
+from edgetl.training.loop import Job, prove
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl import storage
 from edgetl.artifacts import (
     ORT_CHECKPOINT,
     ORT_EVAL_MODEL,
@@ -21,8 +20,15 @@ from edgetl.artifacts import (
 from edgetl.engines.base import check_batch, micro_batches, sums_to_number
 from edgetl.engines.optimizers import ort_learning_rate
 from edgetl.errors import EngineError, one_sentence
-from edgetl.providers import CPU
-from edgetl.runtime import failed, import_onnxruntime, session_options, session_source, without_training_package
+from edgetl.files import storage
+from edgetl.runtime.providers import CPU
+from edgetl.runtime.sessions import (
+    failed,
+    import_onnxruntime,
+    session_options,
+    session_source,
+    without_training_package,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

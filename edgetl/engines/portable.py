@@ -27,10 +27,10 @@ from edgetl.engines.base import check_batch, micro_batches, sums_to_number
 from edgetl.engines.optimizers import GRADIENT, LEARNING_RATE, LOSS, NEW, STEP, SUM, state_suffixes
 from edgetl.errors import EngineError, one_sentence
 from edgetl.events import OnEvent
-from edgetl.npz import npz_bytes, read_npz
-from edgetl.providers import PlacedSession, Provider, open_placed
-from edgetl.runtime import import_onnxruntime
-from edgetl.storage import UNREADABLE_NPZ
+from edgetl.files.npz import npz_bytes, read_npz
+from edgetl.files.storage import UNREADABLE_NPZ
+from edgetl.runtime.providers import PlacedSession, Provider, open_placed
+from edgetl.runtime.sessions import import_onnxruntime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

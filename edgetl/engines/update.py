@@ -13,16 +13,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgetl.artifacts import BATCH_LOGITS, Optimizer, TensorSpec
-from edgetl.engines.optimizers import (
-    GRADIENT,
-    LEARNING_RATE,
-    LOSS,
-    NEW,
-    STEP,
-    SUM,
-    state_suffixes,
-)
-from edgetl.graphs import Nodes, make_model, prune
+from edgetl.engines.optimizers import GRADIENT, LEARNING_RATE, LOSS, NEW, STEP, SUM, state_suffixes
+from edgetl.graph.build import Nodes, make_model, prune
 
 CLIP_EPSILON = 1e-6
 """Added to the norm before dividing, as torch.nn.utils.clip_grad_norm_ and onnxruntime-training do."""

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from edgetl.artifacts import AudioPreprocessing
 from edgetl.data.decode import AUDIO
 from edgetl.errors import ModelError
-from edgetl.graphs import Nodes, make_model
+from edgetl.graph.build import Nodes, make_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

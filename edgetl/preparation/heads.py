@@ -24,9 +24,9 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from edgetl.artifacts import BATCH_LOGITS, Head
 from edgetl.errors import ModelError
-from edgetl.graphs import make_model, node_inputs, prune
-from edgetl.preparation.graph import GraphIndex, graph_inputs
-from edgetl.preparation.run import draw, run_graph
+from edgetl.graph.build import make_model, node_inputs, prune
+from edgetl.graph.execute import draw, run_graph
+from edgetl.graph.index import GraphIndex, graph_inputs
 from edgetl.suggest import did_you_mean
 
 if TYPE_CHECKING:

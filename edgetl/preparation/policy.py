@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import onnx
 
 from edgetl.errors import ModelError
-from edgetl.graphs import node_inputs
-from edgetl.preparation.graph import GraphIndex
+from edgetl.graph.build import node_inputs
+from edgetl.graph.index import GraphIndex
 from edgetl.preparation.heads import Network
 from edgetl.suggest import did_you_mean
 

@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from edgetl.artifacts import Preprocessing, TensorSpec
 from edgetl.data.decode import ARRAY, IMAGE
 from edgetl.errors import ModelError
-from edgetl.graphs import make_model
+from edgetl.graph.build import make_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

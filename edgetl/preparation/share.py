@@ -9,20 +9,21 @@ from pathlib import Path
 
 import onnx
 
-from edgetl import storage
 from edgetl.artifacts import ORT_TRAINING_MODEL, PORTABLE_TRAIN_STEP, GraphMemory, Optimizer, ShareSize
-from edgetl.devices import Device
+from edgetl.device.planning import RESERVE, memory_of
+from edgetl.device.profile import Device
 from edgetl.engines.base import FEWEST_AT_ONCE
 from edgetl.errors import DeviceError, ModelError
 from edgetl.events import Note, OnEvent, ignore
-from edgetl.graphs import node_inputs
-from edgetl.planning import RESERVE, memory_of
-from edgetl.preparation import gradients, policy, split
-from edgetl.preparation.decompose import obstacles
+from edgetl.files import storage
+from edgetl.gradients import ort_artifacts
+from edgetl.gradients.decompose.decompose import obstacles
+from edgetl.gradients.lower.lower import missing, write_portable
+from edgetl.graph.build import node_inputs
+from edgetl.graph.memory import graph_memory, nbytes
+from edgetl.graph.values import observe
+from edgetl.preparation import policy, split
 from edgetl.preparation.heads import Network
-from edgetl.preparation.lower import missing, write_portable
-from edgetl.preparation.lower.observe import observe
-from edgetl.preparation.memory import graph_memory, nbytes
 from edgetl.preparation.split import Parts
 
 AUTO = "auto"
@@ -109,7 +110,7 @@ def _needed(share: Share, loss: str, device: Device, length: int) -> float:
         DeviceError: no engine of the device trains it.
     """
     with storage.temporary_directory(for_libraries=True) as directory:
-        gradients.generate(share.parts.trainable, share.trainable, loss, Optimizer(), directory)
+        ort_artifacts.generate(share.parts.trainable, share.trainable, loss, Optimizer(), directory)
         steps = add_portable(share.parts, loss, Optimizer(), directory)
     engine = next((engine for engine in device.engines if engine in steps), None)
     if engine is None:

@@ -19,13 +19,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError
-from edgetl.graphs import join, make_model, node_inputs, prune, replace_parameters
-from edgetl.preparation.costs import multiply_accumulates
-from edgetl.preparation.graph import graph_inputs
+from edgetl.graph.build import join, make_model, node_inputs, prune, replace_parameters
+from edgetl.graph.clean import clean
+from edgetl.graph.costs import multiply_accumulates
+from edgetl.graph.execute import draw, run_graph, shapes_of
+from edgetl.graph.index import graph_inputs
+from edgetl.graph.simplify import freeze_batch_normalization, simplify
 from edgetl.preparation.heads import Network
-from edgetl.preparation.run import draw, run_graph, shapes_of
-from edgetl.preparation.simplify import freeze_batch_normalization, simplify
-from edgetl.preparation.sources.clean import clean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from edgetl import storage
 from edgetl.errors import ArtifactsError, RemoteError
 from edgetl.events import OnEvent, Stage, ignore
+from edgetl.files import storage
 from edgetl.remote.destination import parse_destination
 from edgetl.remote.ssh import Shell, shell
 
@@ -117,7 +117,7 @@ def _listed(text: str, source: str) -> _Listed:
 def _kind(names: set[str], source: str) -> tuple[str, str]:
     """Return what a directory is, and the file that shows it."""
     from edgetl.artifacts import MANIFEST
-    from edgetl.run import ARGS
+    from edgetl.runs.run import ARGS
 
     for kind, marker in (("artifacts", MANIFEST), ("run", ARGS)):
         if marker in names:
@@ -156,7 +156,7 @@ def _fetch_directory(
 def _own_names(out: Path, marker: str) -> set[str]:
     """Return the names of the files that edgetl itself writes into a directory of that kind."""
     from edgetl.artifacts import MANIFEST
-    from edgetl.run import FILES
+    from edgetl.runs.run import FILES
 
     if marker != MANIFEST:
         return set(FILES)

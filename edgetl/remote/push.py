@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetl import storage
 from edgetl.errors import DeployError, EngineError, RemoteError
 from edgetl.events import Note, OnEvent, Stage, ignore
+from edgetl.files import storage
 from edgetl.remote.destination import parse_destination
 from edgetl.remote.ssh import Shell, shell
 from edgetl.suggest import similar_path
@@ -138,7 +138,7 @@ def push(
 def _directory(source: Path) -> tuple[str, str, list[_Item]]:
     """Return the kind, the hash of the whole and the files of a prepared directory or a run."""
     from edgetl.artifacts import MANIFEST, load_artifacts
-    from edgetl.run import ARGS
+    from edgetl.runs.run import ARGS
 
     if (source / MANIFEST).is_file():
         artifacts = load_artifacts(source)
@@ -157,7 +157,7 @@ def _directory(source: Path) -> tuple[str, str, list[_Item]]:
 
 def _files(directory: Path) -> list[Path]:
     """Return a run's files; not its lock, and not what is being written."""
-    from edgetl.run import LOCK
+    from edgetl.runs.run import LOCK
 
     found = []
     for entry in sorted(directory.iterdir()):
@@ -179,7 +179,7 @@ def _named_by(model: Path, on_event: OnEvent) -> list[Path]:
     """Return the tokenizer that a deployed model needs beside it, if it names one."""
     if model.suffix != ".onnx":
         return []
-    from edgetl.deployed import DeployedModel
+    from edgetl.deployment.deployed import DeployedModel
 
     try:
         name = DeployedModel(model).provenance.get("tokenizer_file")

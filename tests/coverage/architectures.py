@@ -100,7 +100,7 @@ def _tensorflow(item: Architecture, directory: Path) -> Graph:
 
 
 def _source(spec: str, overrides: dict[str, Any]) -> Graph:
-    from edgetl.preparation.sources import load_source
+    from edgetl.preparation.sources.resolve import load_source
 
     loaded = load_source(spec, weights=None, model_args={}, overrides=overrides)
     return loaded.model, loaded.parameters, loaded.preprocessing

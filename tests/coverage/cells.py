@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgetl import runtime
 from edgetl.artifacts import (
     BATCH_LOGITS,
     ORT_CHECKPOINT,
@@ -24,11 +23,13 @@ from edgetl.artifacts import (
     Preprocessing,
 )
 from edgetl.engines.ort_training import import_training_api
-from edgetl.graphs import join, make_model, replace_parameters
-from edgetl.preparation import gradients, policy, split
+from edgetl.gradients import ort_artifacts
+from edgetl.graph.build import join, make_model, replace_parameters
+from edgetl.graph.execute import run_graph
+from edgetl.preparation import policy, split
 from edgetl.preparation.heads import Network
-from edgetl.preparation.run import run_graph
-from edgetl.targets import TargetEncoder
+from edgetl.runtime import sessions
+from edgetl.tasks.targets import TargetEncoder
 
 CLASSES = 5
 BATCH = 3
@@ -113,7 +114,7 @@ def prepare(network: Network, image: Preprocessing, name: str, directory: Path) 
     parts = split.split(network, trainable)
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    gradients.generate(parts.trainable, trainable, "cross_entropy", OPTIMIZER, directory)
+    ort_artifacts.generate(parts.trainable, trainable, "cross_entropy", OPTIMIZER, directory)
     return Prepared(parts, engines.prepared(parts, image, CLASSES, OPTIMIZER, directory))
 
 
@@ -303,7 +304,7 @@ class Training:
     def __init__(self, directory: Path) -> None:
         api = import_training_api()
         self._state = api.CheckpointState.load_checkpoint(os.fspath(directory / ORT_CHECKPOINT))
-        options = runtime.import_onnxruntime().SessionOptions()
+        options = sessions.import_onnxruntime().SessionOptions()
         options.log_severity_level = 3
         self._module = api.Module(
             os.fspath(directory / ORT_TRAINING_MODEL), self._state, os.fspath(directory / ORT_EVAL_MODEL),
@@ -342,7 +343,7 @@ class Deployed:
         del graph.initializer[:]
         graph.initializer.extend(kept)
         graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in moved)
-        self._session = runtime.open_session(opened.SerializeToString(), threads=2)
+        self._session = sessions.open_session(opened.SerializeToString(), threads=2)
         self._features, self._targets = features, targets
 
     def loss(self, values: dict[str, np.ndarray]) -> float:
@@ -381,5 +382,5 @@ class Deployed:
 
 
 def _run(model: onnx.ModelProto, outputs: list[str], inputs: dict[str, Any]) -> list[np.ndarray]:
-    session = runtime.open_session(model.SerializeToString(), threads=2)
+    session = sessions.open_session(model.SerializeToString(), threads=2)
     return list(session.run(outputs, inputs))

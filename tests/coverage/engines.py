@@ -25,13 +25,13 @@ from edgetl.artifacts import (
     Preprocessing,
     Source,
 )
-from edgetl.engines import open_engine
 from edgetl.engines.optimizers import GRADIENT
+from edgetl.engines.registry import open_engine
 from edgetl.engines.update import gradients_of
-from edgetl.npz import npz_bytes
-from edgetl.preparation.lower import write_portable
+from edgetl.files.npz import npz_bytes
+from edgetl.gradients.lower.lower import write_portable
 from edgetl.preparation.split import Parts
-from edgetl.providers import Provider, open_placed
+from edgetl.runtime.providers import Provider, open_placed
 
 Arrays = dict[str, np.ndarray]
 Batch = tuple[list[np.ndarray], np.ndarray, np.ndarray]

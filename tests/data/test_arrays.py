@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetl.data import Dataset, Wanted, label_names, open_inputs, open_measured, open_training
+from edgetl.data.dataset import Dataset, Wanted, label_names, open_inputs, open_measured, open_training
 from edgetl.data.sample import Row
 from edgetl.errors import DataError
 from edgetl.events import Event, Note

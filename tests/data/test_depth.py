@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from edgetl import deploy, evaluate, finetune, predict
-from edgetl.data import Sample, read_rgb
+from edgetl.data.dataset import Sample, read_rgb
 from edgetl.data.depth import FULL_RANGE, find_pixel_range, scaled
 from edgetl.errors import DataError, EdgetlError
 from edgetl.events import Event, Note
-from edgetl.run import Run
+from edgetl.runs.run import Run
 
 
 def encoded(values: NDArray[np.generic], kind: str = "PNG", **options: object) -> bytes:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgetl.data import read_rgb
+from edgetl.data.dataset import read_rgb
 from edgetl.errors import DataError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from edgetl.data import read_rgb
+from edgetl.data.dataset import read_rgb
 from edgetl.data.metadata import without_metadata
 from edgetl.errors import DataError
 

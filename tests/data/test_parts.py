@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import write_pictures
 
-from edgetl.data import Wanted, label_names, open_measured, open_training
+from edgetl.data.dataset import Wanted, label_names, open_measured, open_training
 from edgetl.data.names import part_of, parts_of
 from edgetl.data.parts import Layout, find_layout
 from edgetl.errors import DataError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgetl.data import Wanted, label_names, open_inputs, open_measured, open_training
+from edgetl.data.dataset import Wanted, label_names, open_inputs, open_measured, open_training
 from edgetl.data.series import Series, fitted, is_series, read_series, series_shape
 from edgetl.errors import DataError
 from edgetl.events import Event, Note

@@ -6,7 +6,7 @@ import pytest
 from recordings import RATE, tone, wav
 
 from edgetl.artifacts import AudioPreprocessing, TextPreprocessing
-from edgetl.data import Sample, Samples
+from edgetl.data.dataset import Sample, Samples
 from edgetl.data.decode import AUDIO, Decoder, open_decoder
 from edgetl.data.sample import Reader
 from edgetl.data.survey import Windows, survey, windows_of

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetl.data import Dataset, Wanted, label_names, open_inputs, open_measured, open_training
+from edgetl.data.dataset import Dataset, Wanted, label_names, open_inputs, open_measured, open_training
 from edgetl.errors import DataError
 
 IMAGES = Wanted()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, features
 
-from edgetl.data import read_rgb
+from edgetl.data.dataset import read_rgb
 
 SIZE = 24
 HIDDEN = (10, 20, 30)  # the colour below the transparency

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import edgetl
-from edgetl.demo import committed_artifacts
 from edgetl.demo.digits import NEW, write_pictures
-from edgetl.deployed import DeployedModel
+from edgetl.demo.story import committed_artifacts
+from edgetl.deployment.deployed import DeployedModel
 
 
 @dataclass(frozen=True)

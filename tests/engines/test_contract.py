@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from edgetl.artifacts import Artifacts, Optimizer, load_artifacts
-from edgetl.engines import Engine, open_engine
+from edgetl.engines.registry import Engine, open_engine
 from edgetl.errors import EngineError
-from edgetl.runtime import installed_distributions
+from edgetl.runtime.sessions import installed_distributions
 
 _TRAINING = any(name.startswith("onnxruntime-training") for name in installed_distributions())
 _INSTALLED = ["ort-training", "portable"] if _TRAINING else ["portable"]

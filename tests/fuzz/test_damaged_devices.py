@@ -8,7 +8,7 @@ import pytest
 from damage import damaged, explore, withstand
 from hypothesis import strategies as st
 
-from edgetl.devices import _shipped, load_device
+from edgetl.device.profile import _shipped, load_device
 from edgetl.errors import DeviceError
 
 SHIPPED = sorted(_shipped().glob("*.toml"))

@@ -24,11 +24,11 @@ from damage import damaged, withstand
 
 from edgetl import deploy, describe, finetune, plan, predict, verify, write_report
 from edgetl.artifacts import MANIFEST, TensorSpec, load_artifacts
-from edgetl.deployed import METADATA_EDGETL, DeployedModel
+from edgetl.deployment.deployed import METADATA_EDGETL, DeployedModel
 from edgetl.errors import ArtifactsError, DeployError, EdgetlError, RunError
-from edgetl.features import FeatureCache
-from edgetl.run import BEST, LAST, METRICS, RESULTS, SAMPLES, VALIDATION, Run
-from edgetl.seal import seal_json, seal_model
+from edgetl.files.seal import seal_json, seal_model
+from edgetl.runs.run import BEST, LAST, METRICS, RESULTS, SAMPLES, VALIDATION, Run
+from edgetl.training.features import FeatureCache
 
 SEED = 20261127
 

@@ -20,9 +20,9 @@ from torch import nn  # noqa: E402
 
 from edgetl.artifacts import TensorSpec  # noqa: E402
 from edgetl.errors import EngineError, ModelError, one_sentence  # noqa: E402
-from edgetl.preparation.run import run_graph  # noqa: E402
-from edgetl.preparation.sources import LoadedModel, load_source  # noqa: E402
+from edgetl.graph.execute import run_graph  # noqa: E402
 from edgetl.preparation.sources.program_archive import read_program  # noqa: E402
+from edgetl.preparation.sources.resolve import LoadedModel, load_source  # noqa: E402
 from edgetl.preparation.sources.weights import load_weights  # noqa: E402
 
 

@@ -14,7 +14,7 @@ import pytest
 from damage import damaged, explore, withstand
 from hypothesis import strategies as st
 
-from edgetl.data import Wanted, label_names, open_inputs, open_measured, open_training
+from edgetl.data.dataset import Wanted, label_names, open_inputs, open_measured, open_training
 from edgetl.errors import DataError
 
 IMAGES = Wanted("image")

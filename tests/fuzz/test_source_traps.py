@@ -26,7 +26,7 @@ from onnx import TensorProto, helper  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgetl.errors import ModelError  # noqa: E402
-from edgetl.preparation.sources import load_source  # noqa: E402
+from edgetl.preparation.sources.resolve import load_source  # noqa: E402
 from edgetl.preparation.sources.weights import load_weights  # noqa: E402
 
 # keras 3.15, of its own variables under numpy 2

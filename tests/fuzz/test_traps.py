@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from traps import ESCAPES, Trap, pickled, unchanged
 
-from edgetl.data import Wanted, open_inputs, open_training
+from edgetl.data.dataset import Wanted, open_inputs, open_training
 from edgetl.data.images import read_rgb
 from edgetl.errors import DataError
 

@@ -7,11 +7,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from edgetl import runtime
 from edgetl.artifacts import BATCH_LOGITS, Preprocessing
 from edgetl.errors import ModelError
 from edgetl.preparation.heads import append_head, features_output, replace_head
 from edgetl.preparation.sources.export import export
+from edgetl.runtime import sessions
 
 SMALL = Preprocessing(8, 8, resize_size=8)
 
@@ -53,14 +53,14 @@ def test_the_classifier_of_a_module_is_replaced(name: str) -> None:
     offset = layer.bias.detach().numpy()[:3].copy() if layer.bias is not None else np.zeros(3, np.float32)
     tensors[weight].CopyFrom(numpy_helper.from_array(values, weight))
     tensors[bias].CopyFrom(numpy_helper.from_array(offset, bias))
-    session = runtime.open_session(network.model.SerializeToString())
+    session = sessions.open_session(network.model.SerializeToString())
     (found,) = session.run([BATCH_LOGITS], {network.model.graph.input[0].name: pictures.numpy()})
     np.testing.assert_allclose(found, raw(pictures).detach().numpy()[:, :3], rtol=1e-4, atol=1e-5)
 
 
 def test_a_new_head_knows_nothing_yet() -> None:
     network = replace_head(*_with_classes(export(MODULES["linear"], SMALL.inputs)))
-    session = runtime.open_session(network.model.SerializeToString())
+    session = sessions.open_session(network.model.SerializeToString())
     (found,) = session.run(None, {network.model.graph.input[0].name: np.ones((2, 3, 8, 8), np.float32)})
     assert found.shape == (2, 3)
     assert (found == 0).all()
@@ -170,7 +170,7 @@ def scores_with(
         assert tuple(tensors[name].dims) == value.shape
         tensors[name].CopyFrom(numpy_helper.from_array(value, name))
     pictures = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    session = runtime.open_session(network.model.SerializeToString())
+    session = sessions.open_session(network.model.SerializeToString())
     (found,) = session.run([BATCH_LOGITS], {network.model.graph.input[0].name: pictures.numpy()})
     return found, pictures
 
@@ -237,7 +237,7 @@ def test_a_new_head_moves_with_the_first_step(name: str) -> None:
     for i in range(5):
         step[1, i] = 1
         weight.CopyFrom(numpy_helper.from_array(step, weight.name))
-        (found,) = runtime.open_session(network.model.SerializeToString()).run(None, feeds)
+        (found,) = sessions.open_session(network.model.SerializeToString()).run(None, feeds)
         np.testing.assert_allclose(found[:, 1], features[:, i], rtol=1e-4, atol=1e-5)
         step[1, i] = 0
 
@@ -298,7 +298,7 @@ def test_a_head_is_put_behind_features(end: tuple[nn.Module, ...]) -> None:
             assert not numpy_helper.to_array(tensor).any()
             tensor.CopyFrom(numpy_helper.from_array(np.eye(5, dtype=np.float32), tensor.name))
     pictures = torch.randn(2, 3, 8, 8)
-    session = runtime.open_session(network.model.SerializeToString())
+    session = sessions.open_session(network.model.SerializeToString())
     (found,) = session.run([BATCH_LOGITS], {network.model.graph.input[0].name: pictures.numpy()})
     np.testing.assert_allclose(found, module(pictures).detach().numpy().reshape(2, 5), rtol=1e-4, atol=1e-5)
 

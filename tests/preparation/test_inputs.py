@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from edgetl import runtime
 from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError
-from edgetl.graphs import join, make_model
+from edgetl.graph.build import join, make_model
+from edgetl.graph.execute import draw
 from edgetl.preparation.heads import replace_head
-from edgetl.preparation.run import draw
-from edgetl.preparation.sources import load_source
 from edgetl.preparation.sources.export import export_program
+from edgetl.preparation.sources.resolve import load_source
 from edgetl.preparation.split import split
+from edgetl.runtime import sessions
 
 SIGNAL = TensorSpec("signal", (6, 128))
 TAGGED = (TensorSpec("signal", (6, 16)), TensorSpec("tag", (), "int64"), TensorSpec("mask", (16,), "int64"))
@@ -92,7 +92,7 @@ def test_several_inputs_cross_as_what_they_are(tagged: Path, trained: str, bound
     graphs = [part.graph for part in (parts.backbone, parts.trainable) if part is not None]
     samples = draw(loaded.inputs, 4, seed=3)
     found, expected = (
-        runtime.open_session(model.SerializeToString()).run(None, samples)[0]
+        sessions.open_session(model.SerializeToString()).run(None, samples)[0]
         for model in (make_model(join(graphs, "joined")), network.model)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

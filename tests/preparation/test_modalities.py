@@ -13,10 +13,10 @@ from recordings import tone, wav
 
 from edgetl import deploy, evaluate, finetune, predict, prepare
 from edgetl.artifacts import load_artifacts
-from edgetl.deployed import DeployedModel
+from edgetl.deployment.deployed import DeployedModel
 from edgetl.errors import DataError, DeployError, EdgetlError, RunError
 from edgetl.events import Event, Note
-from edgetl.run import BEST, Run
+from edgetl.runs.run import BEST, Run
 
 SOURCE = """
 import torch
@@ -133,8 +133,8 @@ def test_regression_is_that_of_torch(source: Path, tmp_path: Path) -> None:
         art, run = tmp_path / loss, tmp_path / f"run-{loss}"
         prepare(f"{source}:table", out=art, classes=1, modality="array", input_shape=[4], task="regression", loss=loss)
         finetune(art, tmp_path / "d.npz", out=run, epochs=3, batch_size=15, lr=1e-2, val_fraction=0, **PLAIN)
-        from edgetl.data import Wanted, open_training
-        from edgetl.features import extract_features
+        from edgetl.data.dataset import Wanted, open_training
+        from edgetl.training.features import extract_features
 
         samples = open_training(tmp_path / "d.npz", None, Wanted("array", "regression", shape=(4,)))[0].samples
         features = torch.from_numpy(extract_features(load_artifacts(art), samples).batch(np.arange(40))[0])

@@ -14,7 +14,7 @@ from edgetl import deploy, finetune, prepare
 from edgetl.artifacts import load_artifacts
 from edgetl.errors import DataError, EdgetlError, ModelError
 from edgetl.preparation.sources.export import export
-from edgetl.run import BEST, Run
+from edgetl.runs.run import BEST, Run
 
 SOURCE = """
 import torch
@@ -67,8 +67,8 @@ def test_the_head_trains_as_in_torch(source: Path, tmp_path: Path) -> None:
     data = write_pictures(tmp_path / "data", {"a": 10, "b": 10, "c": 10})
     finetune(tmp_path / "art", data, out=tmp_path / "run", epochs=5, batch_size=7, init="zero", lr=1e-2, val_fraction=0)
 
-    from edgetl.data import open_folder
-    from edgetl.features import extract_features
+    from edgetl.data.dataset import open_folder
+    from edgetl.training.features import extract_features
 
     features = extract_features(load_artifacts(tmp_path / "art"), open_folder(data).samples)
     inputs = torch.from_numpy(features.batch(np.arange(30))[0])

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgetl import runtime
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
 from edgetl.preparation.preprocess import build_preprocess
+from edgetl.runtime import sessions
 
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -58,7 +58,7 @@ def test_grey_is_exact(tmp_path: Path) -> None:
 
 def run(spec: Preprocessing, pixels: np.ndarray, directory: Path) -> np.ndarray:
     build_preprocess(spec, "input", directory / "preprocess.onnx")
-    (found,) = runtime.open_session(directory / "preprocess.onnx").run(None, {"image": pixels})
+    (found,) = sessions.open_session(directory / "preprocess.onnx").run(None, {"image": pixels})
     return found
 
 
@@ -92,7 +92,7 @@ def test_a_long_picture_takes_no_more_than_its_crop(spec: Preprocessing, size: t
     resource = pytest.importorskip("resource")
     pixels = photo(*size)
     build_preprocess(spec, "input", tmp_path / "preprocess.onnx")
-    session = runtime.open_session(tmp_path / "preprocess.onnx")
+    session = sessions.open_session(tmp_path / "preprocess.onnx")
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (held + 100_000_000, before[1]))

@@ -14,9 +14,9 @@ from conftest import HERE, SHARED
 from torch import nn
 
 from edgetl.artifacts import load_artifacts
-from edgetl.data import open_folder
-from edgetl.features import extract_features
-from edgetl.run import Run
+from edgetl.data.dataset import open_folder
+from edgetl.runs.run import Run
+from edgetl.training.features import extract_features
 
 WEIGHTS = SHARED / "pretrained" / "mobilenetv2_100_imagenet.safetensors"
 CIFAR = SHARED / "datasets" / "cifar10"

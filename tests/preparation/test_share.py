@@ -10,9 +10,9 @@ import torch
 import edgetl
 from edgetl import prepare
 from edgetl.artifacts import load_artifacts
+from edgetl.device.planning import RESERVE, predict, smaller_step
 from edgetl.errors import DeviceError, EdgetlError
 from edgetl.events import Note
-from edgetl.planning import RESERVE, predict, smaller_step
 from edgetl.preparation.share import _last
 
 
@@ -61,7 +61,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{file}:build"
 
 
-def prepared(source: str, out: Path, **options: object) -> edgetl.preparation.PrepareResult:
+def prepared(source: str, out: Path, **options: object) -> edgetl.preparation.prepare.PrepareResult:
     return prepare(source, out=out, classes=3, preprocessing={"size": 64}, **options)  # type: ignore[arg-type]
 
 

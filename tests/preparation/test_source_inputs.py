@@ -17,7 +17,7 @@ from edgetl.cli import main
 from edgetl.data.kind import Kind, kind_of
 from edgetl.errors import EdgetlError, ModelError
 from edgetl.events import Note
-from edgetl.preparation.run import run_graph
+from edgetl.graph.execute import run_graph
 from edgetl.preparation.sources.channels import picture_channels
 from edgetl.preparation.sources.overrides import unknown, with_channels
 

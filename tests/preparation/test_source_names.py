@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from edgetl.errors import ModelError
-from edgetl.preparation.sources import factory, load_source
+from edgetl.preparation.sources import factory
+from edgetl.preparation.sources.resolve import load_source
 from edgetl.suggest import similar_path
 
 

@@ -10,7 +10,8 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgetl.errors import ModelError
-from edgetl.preparation.sources import load_source, sizes
+from edgetl.preparation.sources import sizes
+from edgetl.preparation.sources.resolve import load_source
 from edgetl.preparation.sources.sizes import refuse_too_large
 
 HUGE = 400_000

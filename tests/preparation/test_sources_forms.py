@@ -14,13 +14,14 @@ import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
-from edgetl import prepare, runtime
+from edgetl import prepare
 from edgetl.artifacts import Preprocessing, load_artifacts
 from edgetl.errors import ModelError
 from edgetl.events import Event, Note
 from edgetl.preparation.heads import replace_head
-from edgetl.preparation.sources import LoadedModel, load_source
 from edgetl.preparation.sources.assumed import own_scaling, settle
+from edgetl.preparation.sources.resolve import LoadedModel, load_source
+from edgetl.runtime import sessions
 
 SIZE, CLASSES = 8, 5
 Layer = tuple[str, list[str], list[str], dict[str, Any]]
@@ -95,7 +96,7 @@ def load(built: onnx.ModelProto, tmp_path: Path, **overrides: Any) -> tuple[Load
 
 
 def run(graph: onnx.ModelProto, pictures: np.ndarray) -> np.ndarray:
-    session = runtime.open_session(graph.SerializeToString())
+    session = sessions.open_session(graph.SerializeToString())
     found: np.ndarray = session.run(None, {session.get_inputs()[0].name: pictures})[0]
     return found
 
@@ -437,7 +438,7 @@ def test_bytes_enter_as_they_are(consumer: str, tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
     assert result.preprocessing is not None
     assert result.preprocessing.std == (1 / 255,) * 3
-    session = runtime.open_session(artifacts.file("preprocess.onnx"))
+    session = sessions.open_session(artifacts.file("preprocess.onnx"))
     (x,) = session.run(None, {"image": picture})
     assert (x == np.round(x)).all()
     assert 100 < x.max() <= 255

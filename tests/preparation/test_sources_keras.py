@@ -11,8 +11,8 @@ from edgetl import prepare
 from edgetl.artifacts import Preprocessing, load_artifacts
 from edgetl.errors import ModelError
 from edgetl.preparation import heads
-from edgetl.preparation.sources import load_source
 from edgetl.preparation.sources.keras_file import _import_keras
+from edgetl.preparation.sources.resolve import load_source
 from edgetl.preparation.split import run_graph
 
 pytest.importorskip("h5py")

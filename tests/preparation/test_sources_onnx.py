@@ -10,11 +10,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tensorflow_style import CLASSES, STYLES, Writer, depthwise, folded
 
-from edgetl import prepare, runtime
+from edgetl import prepare
 from edgetl.artifacts import load_artifacts
 from edgetl.errors import ModelError
 from edgetl.preparation import heads
-from edgetl.preparation.sources import load_source
+from edgetl.preparation.sources.resolve import load_source
+from edgetl.runtime import sessions
 
 SIZE = 12
 
@@ -26,9 +27,9 @@ def write(style: Callable[..., onnx.ModelProto], file: Path, opset: int = 13, ba
     pictures = np.random.default_rng(1).random((3, 3, SIZE, SIZE)).astype(np.float32)
     last = pictures.transpose(0, 2, 3, 1)
     if isinstance(batch, str):
-        return pictures, runtime.open_session(file).run(None, {"input_1:0": last})[0]
+        return pictures, sessions.open_session(file).run(None, {"input_1:0": last})[0]
     single = [np.repeat(picture[None], batch, 0) for picture in last]
-    return pictures, np.concatenate([runtime.open_session(file).run(None, {"input_1:0": x})[0][:1] for x in single])
+    return pictures, np.concatenate([sessions.open_session(file).run(None, {"input_1:0": x})[0][:1] for x in single])
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 18, 20, 21])
@@ -39,7 +40,7 @@ def test_tensorflow_style(style: Callable[..., onnx.ModelProto], opset: int, tmp
     prepare(str(tmp_path / "net.onnx"), out=tmp_path / "art", classes=2)
     artifacts = load_artifacts(tmp_path / "art")
     assert artifacts.manifest.inputs[0].shape == (3, SIZE, SIZE)
-    session = runtime.open_session(artifacts.file("backbone.onnx"))
+    session = sessions.open_session(artifacts.file("backbone.onnx"))
     (features,) = session.run(None, {session.get_inputs()[0].name: pictures})
     weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "net.onnx").graph.initializer}
     if style is folded:
@@ -56,7 +57,7 @@ def test_tensorflow_style(style: Callable[..., onnx.ModelProto], opset: int, tmp
 def test_a_fixed_batch_becomes_any(style: Callable[..., onnx.ModelProto], batch: int, tmp_path: Path) -> None:
     pictures, expected = write(style, tmp_path / "net.onnx", batch=batch)
     loaded = load_source(str(tmp_path / "net.onnx"), weights=None, model_args={}, overrides={})
-    session = runtime.open_session(loaded.model.SerializeToString())
+    session = sessions.open_session(loaded.model.SerializeToString())
     (found,) = session.run(None, {session.get_inputs()[0].name: pictures})
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -85,7 +86,7 @@ def test_versions_that_onnxruntime_does_not_read_yet(opset: int, tmp_path: Path)
     onnx.save(model, tmp_path / "net.onnx")
     loaded = load_source(str(tmp_path / "net.onnx"), weights=None, model_args={}, overrides={})
     pictures = np.random.default_rng(1).random((2, 3, SIZE, SIZE)).astype(np.float32)
-    session = runtime.open_session(loaded.model.SerializeToString())
+    session = sessions.open_session(loaded.model.SerializeToString())
     (found,) = session.run(None, {session.get_inputs()[0].name: pictures})
     from onnx.reference import ReferenceEvaluator
 
@@ -106,7 +107,7 @@ def test_versions_that_only_allow_more_types_are_relabelled(tmp_path: Path) -> N
     onnx.save(model, tmp_path / "net.onnx")
     loaded = load_source(str(tmp_path / "net.onnx"), weights=None, model_args={}, overrides={})
     pictures = np.random.default_rng(1).random((2, 3, SIZE, SIZE)).astype(np.float32)
-    session = runtime.open_session(loaded.model.SerializeToString())
+    session = sessions.open_session(loaded.model.SerializeToString())
     (found,) = session.run(None, {session.get_inputs()[0].name: pictures})
     from onnx.reference import ReferenceEvaluator
 
@@ -165,9 +166,9 @@ def test_channels_shuffled_in_a_fixed_batch(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "net.onnx")
     loaded = load_source(str(tmp_path / "net.onnx"), weights=None, model_args={}, overrides={})
     pictures = np.random.default_rng(1).random((3, 3, SIZE, SIZE)).astype(np.float32)
-    original = runtime.open_session(tmp_path / "net.onnx")
+    original = sessions.open_session(tmp_path / "net.onnx")
     expected = [original.run(None, {"input_1:0": picture.transpose(1, 2, 0)[None]})[0] for picture in pictures]
-    session = runtime.open_session(loaded.model.SerializeToString())
+    session = sessions.open_session(loaded.model.SerializeToString())
     (found,) = session.run(None, {session.get_inputs()[0].name: pictures})
     np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)
 

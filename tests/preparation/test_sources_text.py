@@ -11,9 +11,9 @@ import torch
 from edgetl.artifacts import TextPreprocessing
 from edgetl.data.text import Tokenize
 from edgetl.errors import ModelError
+from edgetl.graph.execute import run_graph
 from edgetl.preparation import heads
-from edgetl.preparation.run import run_graph
-from edgetl.preparation.sources import load_source, modality_of
+from edgetl.preparation.sources.resolve import load_source, modality_of
 
 pytest.importorskip("transformers")
 from encoders import MODELS, SENTENCES, save

@@ -10,8 +10,8 @@ from torchvision import models
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
 from edgetl.preparation import heads
-from edgetl.preparation.sources import load_source
 from edgetl.preparation.sources import torchvision_model as source
+from edgetl.preparation.sources.resolve import load_source
 
 
 def write(module: torch.nn.Module, file: Path) -> Path:

@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetl import runtime
 from edgetl.artifacts import AudioPreprocessing
 from edgetl.errors import ModelError
 from edgetl.preparation.audio import audio_preprocessing, build_audio, mel_filters
+from edgetl.runtime import sessions
 
 CASES: list[dict[str, Any]] = [
     {},
@@ -22,7 +22,7 @@ CASES: list[dict[str, Any]] = [
 
 def run(spec: AudioPreprocessing, samples: np.ndarray, directory: Path) -> np.ndarray:
     build_audio(spec, "network_input", directory / "preprocess.onnx")
-    (found,) = runtime.open_session(directory / "preprocess.onnx").run(None, {"audio": samples.astype(np.float32)})
+    (found,) = sessions.open_session(directory / "preprocess.onnx").run(None, {"audio": samples.astype(np.float32)})
     assert found.shape == (1, *spec.shape)
     return found[0]
 

@@ -3,12 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from edgetl import runtime
 from edgetl.artifacts import Preprocessing
-from edgetl.graphs import join, make_model
+from edgetl.graph.build import join, make_model
 from edgetl.preparation.heads import replace_head
 from edgetl.preparation.sources.export import export
 from edgetl.preparation.split import split
+from edgetl.runtime import sessions
 
 SMALL = Preprocessing(8, 8, resize_size=8)
 
@@ -57,7 +57,7 @@ def test_both_parts_give_what_the_whole_gives(network, trainable: list[str], bou
     graphs = [p.graph for p in (parts.backbone, parts.trainable) if p is not None]
     pictures = np.random.default_rng(1).standard_normal((3, 3, 8, 8)).astype(np.float32)
     found, expected = (
-        runtime.open_session(model.SerializeToString()).run(None, {parts.inputs[0].name: pictures})[0]
+        sessions.open_session(model.SerializeToString()).run(None, {parts.inputs[0].name: pictures})[0]
         for model in (make_model(join(graphs, "joined")), network.model)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -16,11 +16,11 @@ from torch import nn
 import edgetl
 from edgetl.artifacts import TOKENIZER, Optimizer, load_artifacts
 from edgetl.data.text import Tokenize
-from edgetl.deployed import METADATA_TOKENIZER, DeployedModel
-from edgetl.engines import open_engine
+from edgetl.deployment.deployed import METADATA_TOKENIZER, DeployedModel
+from edgetl.engines.registry import open_engine
 from edgetl.errors import DeployError, EdgetlError, ModelError
 from edgetl.events import Event, Note
-from edgetl.features import extract_features
+from edgetl.training.features import extract_features
 
 pytest.importorskip("transformers")
 from encoders import save
@@ -104,13 +104,13 @@ def test_steps_are_torchs_on_both_engines(kind: str, policy: str, tmp_path: Path
 
 
 def frozen_part(prepared: Any, batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
-    from edgetl import runtime
+    from edgetl.runtime import sessions
 
     feeds = {f"batch_{name}": array.numpy() for name, array in batch.items()}
     names = [spec.name for spec in prepared.manifest.features]
     if not prepared.has_backbone:
         return [feeds[name] for name in names]
-    return runtime.open_session(prepared.file("backbone.onnx")).run(names, feeds)
+    return sessions.open_session(prepared.file("backbone.onnx")).run(names, feeds)
 
 
 def pooled(head: nn.Module, tokens: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -174,7 +174,7 @@ def test_its_inputs_are_documented_and_usual(model: Path) -> None:
 
 
 def test_a_large_tokenizer_lies_beside_the_model(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetl.deployment.MAX_EMBEDDED_TOKENIZER", 10)
+    monkeypatch.setattr("edgetl.deployment.deploy.MAX_EMBEDDED_TOKENIZER", 10)
     edgetl.deploy(model.parent / "run", out=tmp_path / "model.onnx")
     beside = tmp_path / "model.tokenizer.json"
     assert json.loads(beside.read_text())["model"]["type"] == "WordPiece"
@@ -188,8 +188,8 @@ def test_a_large_tokenizer_lies_beside_the_model(model: Path, tmp_path: Path, mo
 def test_features_do_not_depend_on_filling(model: Path, topics: Path, tmp_path: Path) -> None:
     """A fixed length fills up, a dynamic one does not; both give the same features."""
     edgetl.prepare(f"hf:{model.parent / 'encoder'}", out=tmp_path / "art", labels_from=topics, max_length=20)
-    from edgetl.data import Samples, open_inputs
-    from edgetl.deployed import DeployedModel
+    from edgetl.data.dataset import Samples, open_inputs
+    from edgetl.deployment.deployed import DeployedModel
 
     texts = open_inputs(topics, DeployedModel(model).wanted())
     samples = Samples(texts.__getitem__, range(6))

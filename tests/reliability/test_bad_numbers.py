@@ -12,13 +12,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgetl import deploy, finetune, storage
+from edgetl import deploy, finetune
 from edgetl.artifacts import BACKBONE, load_artifacts, save_manifest
 from edgetl.engines.ort_training import OrtTrainingEngine
 from edgetl.engines.portable import PortableEngine
 from edgetl.errors import DataError, EngineError, RunError
 from edgetl.events import Event, Note
-from edgetl.run import LAST, Run
+from edgetl.files import storage
+from edgetl.runs.run import LAST, Run
 
 
 @pytest.fixture
@@ -129,14 +130,14 @@ def test_it_stops_at_the_step_and_can_end_with_what_is_good(
 def test_a_head_in_closed_form_that_is_not_finite_is_no_start(
     train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import edgetl.train
+    import edgetl.training.finetune
 
-    found = edgetl.train.initial_head
+    found = edgetl.training.finetune.initial_head
 
     def broken(job: Any) -> dict[str, Any]:
         return {name: np.full_like(value, np.inf) for name, value in found(job).items()}
 
-    monkeypatch.setattr(edgetl.train, "initial_head", broken)
+    monkeypatch.setattr(edgetl.training.finetune, "initial_head", broken)
     with pytest.raises(RunError, match=r"after epoch 0: .* begin at other weights"):
         train(init="ridge")
     assert Run(tmp_path / "run").read_checkpoint(LAST) is None

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from edgetl import compare_runs, deploy, describe, evaluate, finetune, verify, write_report
-from edgetl.data import read_rgb
-from edgetl.deployed import DeployedModel
+from edgetl.data.dataset import read_rgb
+from edgetl.deployment.deployed import DeployedModel
 from edgetl.errors import DeployError, RunError
 from edgetl.events import EpochEnd, Event, Note, OnEvent, ignore
-from edgetl.run import BEST, METRICS, VALIDATION, Run
+from edgetl.runs.run import BEST, METRICS, VALIDATION, Run
 
 PASSED: dict[str, Any] = {"lr": 1e-3, "init": "zero", "threads": 1}
 

@@ -23,7 +23,7 @@ from conftest import engines
 from edgetl import finetune, verify
 from edgetl.cli import main
 from edgetl.events import EpochEnd, Event, FeatureProgress, Stage
-from edgetl.run import BEST, LAST, Run
+from edgetl.runs.run import BEST, LAST, Run
 
 PAGE = 4096
 PLENTY = 64 << 20

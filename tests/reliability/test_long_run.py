@@ -14,7 +14,7 @@ import pytest
 from conftest import engines
 from processes import PATIENCE, python
 
-from edgetl.run import Run
+from edgetl.runs.run import Run
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 

@@ -10,10 +10,11 @@ import pytest
 from memory_limit import control_group
 from processes import EDGETL
 
-from edgetl import finetune, runtime
+from edgetl import finetune
 from edgetl.engines.ort_training import OrtTrainingEngine
 from edgetl.engines.portable import PortableEngine
 from edgetl.errors import DeviceError, OutOfMemoryError
+from edgetl.runtime import sessions
 
 BAD_ALLOCATION = "[ONNXRuntimeError] : 6 : BFCArena::AllocateRawInternal Failed to allocate memory for buffer of size 9"
 
@@ -38,11 +39,11 @@ def test_memory_that_runs_out_in_a_step(
     train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, raised: str, batch: int, way: str
 ) -> None:
     def step(*_: Any) -> float:
-        raise runtime.failed("the training step", RuntimeError(raised))
+        raise sessions.failed("the training step", RuntimeError(raised))
 
     for engine in (OrtTrainingEngine, PortableEngine):
         monkeypatch.setattr(engine, "train_step", step)
-    monkeypatch.setattr("edgetl.runtime.memory_limit_mb", lambda: 300.0)
+    monkeypatch.setattr("edgetl.runtime.sessions.memory_limit_mb", lambda: 300.0)
     with pytest.raises(OutOfMemoryError, match="not enough memory for the training step within 300 MB; " + way):
         train(batch_size=batch, init="zero")
 
@@ -58,21 +59,21 @@ def test_python_s_own_lack_of_memory(train: Callable[..., Any], monkeypatch: pyt
 
 
 def test_another_error_of_the_runtime_is_no_lack_of_memory() -> None:
-    found = runtime.failed("the step", RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT\nmore"))
+    found = sessions.failed("the step", RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT\nmore"))
     assert not isinstance(found, OutOfMemoryError)
     assert str(found) == "onnxruntime cannot run the step ([ONNXRuntimeError] : 2 : INVALID_ARGUMENT)"
 
 
 def test_a_control_group_s_limit_is_planned_for(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, fits in ((50.0, False), (100.0, False), (1000.0, True)):
-        monkeypatch.setattr("edgetl.runtime.memory_limit_mb", lambda limit=limit: limit)
+        monkeypatch.setattr("edgetl.runtime.sessions.memory_limit_mb", lambda limit=limit: limit)
         if fits:
             train(force=True)
         else:
             with pytest.raises(DeviceError, match=f"this control group allows {limit:.0f}.*--memory"):
                 train()
     # who knows better may say so
-    monkeypatch.setattr("edgetl.runtime.memory_limit_mb", lambda: 50.0)
+    monkeypatch.setattr("edgetl.runtime.sessions.memory_limit_mb", lambda: 50.0)
     train(force=True, memory_mb=1000)
 
 

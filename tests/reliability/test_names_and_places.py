@@ -21,13 +21,13 @@ from processes import EDGETL, classifier, python
 from edgetl import deploy, describe, evaluate, finetune, predict, prepare
 from edgetl.artifacts import load_artifacts, save_manifest
 from edgetl.cli import main
+from edgetl.cli.console import Display
 from edgetl.cli.reporting import how_to_resume
-from edgetl.console import Display
-from edgetl.data import Wanted, open_training
+from edgetl.data.dataset import Wanted, open_training
 from edgetl.data.folder import open_folder
-from edgetl.deployed import DeployedModel
+from edgetl.deployment.deployed import DeployedModel
 from edgetl.errors import DataError, EdgetlError, visible
-from edgetl.run import BEST, Run
+from edgetl.runs.run import BEST, Run
 
 NAMES = {
     "letters": "ein  Lauf Äöüß 🐶🐱",

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from conftest import engines
 
-from edgetl.features import _ENTRY
-from edgetl.run import BEST, LAST, Run
+from edgetl.runs.run import BEST, LAST, Run
+from edgetl.training.features import _ENTRY
 
 EPOCHS = 4
 SEED = 20261127

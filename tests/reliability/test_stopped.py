@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from processes import EDGETL, PATIENCE, command, wait_for
 
-from edgetl import finetune, storage, verify
-from edgetl.run import LAST, Run
+from edgetl import finetune, verify
+from edgetl.files import storage
+from edgetl.runs.run import LAST, Run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends signals")
 
@@ -196,7 +197,7 @@ def test_what_the_living_write_is_left_alone_and_what_the_dead_left_is_not(tmp_p
     process = subprocess.Popen([*python(_WRITER), str(place), "wait"])
     wait_for((place / "ready").exists, process)
     storage.write_text(place / "other", "x")
-    subprocess.run([*python("from edgetl.storage import *\nwith temporary_directory(): pass")], check=True)
+    subprocess.run([*python("from edgetl.files.storage import *\nwith temporary_directory(): pass")], check=True)
     assert [len(list(each.glob(".edgetl-????????.partial"))) for each in (place, temporary)] == [2, 1]
     process.kill()
     process.wait()

@@ -12,7 +12,7 @@ from processes import EDGETL, PATIENCE, classifier, command, held, python, sente
 from edgetl import finetune, verify, write_report
 from edgetl.artifacts import load_artifacts
 from edgetl.errors import RunError
-from edgetl.run import BEST, LAST, Run
+from edgetl.runs.run import BEST, LAST, Run
 
 TRAINED = 64 + 16
 """Pictures of `digits/train`, of which a fifth validates."""

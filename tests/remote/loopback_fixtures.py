@@ -16,7 +16,7 @@ import pytest
 from loopback import HOST, MISSING, Gate, Server, start_sshd
 
 from edgetl.artifacts import MANIFEST
-from edgetl.seal import seal_json
+from edgetl.files.seal import seal_json
 
 
 @pytest.fixture(scope="session")

@@ -181,7 +181,7 @@ def test_what_stands_behind_the_host_is_the_command_s(
 
 
 def test_deploy_to_another_machine(arguments: list[str], digits_run: Path, digits_model: Path, tmp_path: Path) -> None:
-    from edgetl.deployed import DeployedModel
+    from edgetl.deployment.deployed import DeployedModel
 
     target = tmp_path / "device" / "model.onnx"
     status, out, _ = invoke("deploy", digits_run, "--to", f"{HOST}:{target}", *arguments)

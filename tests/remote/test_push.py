@@ -199,7 +199,7 @@ def test_the_tokenizer_that_a_model_names_goes_and_comes_back_with_it(
             name = path.read_text().partition(" ")[0]
             self.provenance = {"tokenizer_file": name if name.endswith(".json") else None}
 
-    monkeypatch.setattr("edgetl.deployed.DeployedModel", Deployed)
+    monkeypatch.setattr("edgetl.deployment.deployed.DeployedModel", Deployed)
     source, device = tmp_path / "source", tmp_path / "device"
     source.mkdir()
     model, tokenizer = source / "m.onnx", source / "m.tokenizer.json"

@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 
 from edgetl.artifacts import Preprocessing
 from edgetl.events import Note, OnEvent
-from edgetl.graphs import make_model, node_inputs, prune
-from edgetl.preparation.run import run_graph
+from edgetl.graph.build import make_model, node_inputs, prune
+from edgetl.graph.execute import run_graph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgetl.errors import ModelError
-from edgetl.graphs import node_inputs, prune
+from edgetl.graph.build import node_inputs, prune
 
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 _STATISTICS = {1: 3, 2: 4, 3: 3, 4: 4}

@@ -11,16 +11,17 @@ import onnx
 import torch
 from torch import nn
 
-from edgetl import defaults, runtime
+from edgetl import defaults
 from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError, first_line
 from edgetl.events import Note, OnEvent, ignore
-from edgetl.preparation.run import draw
-from edgetl.preparation.simplify import fix_shapes, simplify
+from edgetl.graph.clean import clean
+from edgetl.graph.execute import draw
+from edgetl.graph.simplify import fix_shapes, simplify
 from edgetl.preparation.sources.channels import advice
-from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.float32 import TOLERANCE, in_float32
 from edgetl.preparation.sources.quiet import quiet
+from edgetl.runtime import sessions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,7 +123,7 @@ def _check(model: onnx.ModelProto, examples: Sequence[torch.Tensor], expected: o
     references = expected if isinstance(expected, tuple | list) else (expected,)
     if not all(isinstance(reference, torch.Tensor) for reference in references):
         raise ModelError(f"the network returns a {type(expected).__name__}, not a tensor of scores")
-    session = runtime.open_session(model.SerializeToString(), threads=runtime.available_cores(), optimize=False)
+    session = sessions.open_session(model.SerializeToString(), threads=sessions.available_cores(), optimize=False)
     names = [value.name for value in model.graph.input]
     outputs = session.run(None, {name: item.numpy() for name, item in zip(names, examples, strict=True)})
     for found, reference in zip(outputs, map(_as_array, references), strict=True):

@@ -14,7 +14,7 @@ from torch import nn
 
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
-from edgetl.kinds import NETWORK, mistaken
+from edgetl.files.kinds import NETWORK, mistaken
 from edgetl.preparation.sources import timm_model, torchvision_model
 from edgetl.preparation.sources.overrides import unknown
 from edgetl.preparation.sources.weights import Fit, load_weights

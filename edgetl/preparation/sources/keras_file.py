@@ -15,13 +15,13 @@ from torch import nn
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError, first_line
 from edgetl.events import OnEvent, ignore
-from edgetl.preparation.simplify import simplify
+from edgetl.graph.batch import check_batch
+from edgetl.graph.clean import clean
+from edgetl.graph.layout import fold_views, simplify_layout
+from edgetl.graph.simplify import simplify
 from edgetl.preparation.sources.archive import refuse_bomb
-from edgetl.preparation.sources.batch import check_batch
-from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.export import export
 from edgetl.preparation.sources.float32 import TOLERANCE
-from edgetl.preparation.sources.layout import fold_views, simplify_layout
 from edgetl.preparation.sources.missing import lacking
 from edgetl.preparation.sources.overrides import of_file
 from edgetl.preparation.sources.quiet import quiet

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import TensorProto, helper, inliner
 
-from edgetl import runtime
 from edgetl.artifacts import SPECTROGRAM, Preprocessing, TensorSpec
 from edgetl.errors import ModelError, first_line
 from edgetl.events import Note, OnEvent, ignore
-from edgetl.graphs import node_inputs
-from edgetl.preparation.graph import GraphIndex, graph_inputs
+from edgetl.files.unfolding import refuse_unfolding
+from edgetl.graph.batch import check_batch, free_batch
+from edgetl.graph.build import node_inputs
+from edgetl.graph.clean import clean
+from edgetl.graph.index import GraphIndex, graph_inputs
+from edgetl.graph.layout import simplify_layout
+from edgetl.graph.simplify import simplify
 from edgetl.preparation.heads import without_decisions
-from edgetl.preparation.simplify import simplify
-from edgetl.preparation.sources.batch import check_batch, free_batch
-from edgetl.preparation.sources.clean import clean
 from edgetl.preparation.sources.evaluation import in_evaluation_mode, refuse_random
 from edgetl.preparation.sources.float32 import in_float32
-from edgetl.preparation.sources.layout import simplify_layout
 from edgetl.preparation.sources.overrides import of_file
 from edgetl.preparation.sources.sizes import refuse_too_large
-from edgetl.unfolding import refuse_unfolding
+from edgetl.runtime import sessions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,9 +192,9 @@ def _original(
 ) -> Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]:
     """Return the file as a function; the cleaned model where this onnxruntime does not read the file's version."""
     try:
-        session = runtime.open_session(original.SerializeToString())
+        session = sessions.open_session(original.SerializeToString())
     except Exception:  # onnxruntime raises bare classes of its own
-        session, last = runtime.open_session(model.SerializeToString()), False
+        session, last = sessions.open_session(model.SerializeToString()), False
     names = [value.name for value in session.get_inputs()]
 
     def run(feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

@@ -13,9 +13,9 @@ import torch
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError
 from edgetl.events import Note, OnEvent, ignore
-from edgetl.preparation.simplify import simplify
-from edgetl.preparation.sources.batch import check_batch, free_batch, refuse_large
-from edgetl.preparation.sources.clean import clean
+from edgetl.graph.batch import check_batch, free_batch, refuse_large
+from edgetl.graph.clean import clean
+from edgetl.graph.simplify import simplify
 from edgetl.preparation.sources.export import export_program
 from edgetl.preparation.sources.float32 import TOLERANCE, in_float32
 from edgetl.preparation.sources.overrides import of_file

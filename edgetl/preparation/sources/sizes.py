@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
-from edgetl import machine
 from edgetl.errors import ModelError
+from edgetl.runtime import machine
 
 _LARGEST_CONSTANT = 2**31
 """Bytes; an ONNX file holds no more, and what a graph computes from constants alone becomes a part of it."""

@@ -1,0 +1,1 @@
+"""What a device can do: profiles, the plan of a job, the doctor."""

@@ -1,0 +1,1 @@
+"""What lies on a disk: atomic writes, archives, hashes, schemas; what a path is."""

@@ -1,0 +1,1 @@
+"""Workstation only: from a network's graph to graphs that train it."""

@@ -1,0 +1,1 @@
+"""ONNX Runtime's training graph, in standard operators; one table of rules."""

@@ -1,0 +1,1 @@
+"""ONNX graphs: build, look up, run and observe, rewrite, simplify, measure."""

@@ -1,0 +1,1 @@
+"""A run on the disk, its report, and runs side by side."""

@@ -1,0 +1,1 @@
+"""ONNX Runtime as it is installed here: sessions, execution providers, the machine."""
