@@ -30,9 +30,11 @@ from edgetl.artifacts import load_artifacts
 from edgetl.data.dataset import has_test, label_names, open_measured, task_of, wanted_by
 from edgetl.data.decode import ARRAY
 from edgetl.data.kind import kind_of
+from edgetl.declaration import check
 from edgetl.deployment.compose import run_hash
-from edgetl.deployment.deploy import DeployResult, check_form, deploy
+from edgetl.deployment.deploy import DeployResult, deploy
 from edgetl.deployment.deployed import Evaluation, evaluate
+from edgetl.deployment.settings import DeploySettings
 from edgetl.errors import ArtifactsError, DataError, DeployError, EdgetlError, RunError
 from edgetl.events import Event, Note, OnEvent, ignore
 from edgetl.files import schema, storage
@@ -45,7 +47,7 @@ from edgetl.runs.run import LOCK, REPORT, Run
 from edgetl.runtime import sessions
 from edgetl.tasks import metrics
 from edgetl.training.finetune import FinetuneResult, finetune
-from edgetl.training.settings import check_options
+from edgetl.training.settings import FinetuneSettings
 
 STATE = "adapt.json"
 STEPS: Mapping[str, Callable[..., Any]] = {
@@ -241,9 +243,8 @@ def _check(
     Args:
         prepared: the source, if that is a prepared directory.
     """
-    defaults = inspect.signature(finetune).parameters
-    check_options({**{name: parameter.default for name, parameter in defaults.items()}, **given["finetune"]})
-    check_form(**{name: value for name, value in given["deploy"].items() if name != "threads"})
+    check(FinetuneSettings(prepared or "", data, out=target, **given["finetune"]))
+    DeploySettings("", out=target, **given["deploy"]).check_form()
     others = options_of("finetune") | options_of("deploy")
     if prepared is not None and (foreign := sorted(given["prepare"].keys() - others)):
         raise EdgetlError(

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from edgetl import defaults
-from edgetl.choices import BACKBONE_PRECISIONS, LOSSES, MODALITIES, OPTIMIZERS, TASKS
-from edgetl.errors import ArtifactsError, first_line
+from edgetl.errors import ArtifactsError, EdgetlError, first_line
 from edgetl.files import schema, storage
 from edgetl.files.kinds import MANIFEST as MANIFEST
 from edgetl.files.kinds import PREPARED, mistaken
 from edgetl.files.seal import SealError, seal_json, unseal_json
+from edgetl.optimizers.registry import RULES, Optimizer
+from edgetl.shared_settings import BACKBONE_PRECISIONS, MODALITIES
+from edgetl.tasks.names import LOSSES, TASKS
 
 SCHEMA_VERSION = 1
 
@@ -215,26 +217,6 @@ class Source:
     spec: str
     weights_sha256: str | None = None
     model_args: dict[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """An optimizer and its settings; `edgetl/engines/update.py` has the formulas.
-
-    Attributes:
-        name: `adamw` or `sgd`.
-        betas, epsilon: of AdamW.
-        momentum: of SGD.
-        weight_decay: decoupled from the gradient in both (Loshchilov & Hutter 2019).
-        clip_norm: largest norm of all gradients together; what is longer is scaled down to it.
-    """
-
-    name: str = "adamw"
-    betas: tuple[float, float] = defaults.ADAMW_BETAS
-    epsilon: float = defaults.ADAMW_EPSILON
-    momentum: float = defaults.SGD_MOMENTUM
-    weight_decay: float = defaults.WEIGHT_DECAY
-    clip_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -465,7 +447,7 @@ def _check_choices(manifest: Manifest) -> None:
         ("loss", manifest.loss, LOSSES),
         ("modality", manifest.modality, MODALITIES),
         ("backbone_precision", manifest.backbone_precision, BACKBONE_PRECISIONS),
-        ("optimizer.name", optimizer.name, OPTIMIZERS),
+        ("optimizer.name", optimizer.name, RULES),
         *(("engines", engine, _ENGINE_FILES) for engine in manifest.engines),
     ):
         if value not in some:
@@ -477,8 +459,10 @@ def _check_choices(manifest: Manifest) -> None:
         if getattr(manifest, name) is None:
             raise _Wrong(f"field '{name}' is missing, which the modality {manifest.modality} needs")
     check_preprocessing(manifest.audio, manifest.text)
-    if not all(0 <= share < 1 for share in (*optimizer.betas, optimizer.momentum)):
-        raise _Wrong("field 'optimizer' has a share of the past that does not lie in 0..1")
+    try:
+        optimizer.check()
+    except EdgetlError as error:
+        raise _Wrong(f"field 'optimizer': {error}") from None
 
 
 def check_preprocessing(audio: AudioPreprocessing | None, text: TextPreprocessing | None) -> None:

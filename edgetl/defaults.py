@@ -17,10 +17,7 @@ TOP = 3
 OPSET = 18  # the first with an antialiasing Resize; onnxruntime reads it since 1.14
 IR_VERSION = 8  # the one that came with opset 18; onnxruntime 1.19 stops at 10
 
-ADAMW_BETAS = (0.9, 0.999)  # these, and the decay, are torch.optim.AdamW's
-ADAMW_EPSILON = 1e-8
-WEIGHT_DECAY = 0.01
-SGD_MOMENTUM = 0.9
+WEIGHT_DECAY = 0.01  # torch.optim.AdamW's
 
 MAX_PIXELS = 100_000_000  # a picture that declares more is refused before memory is taken
 MAX_FILE_BYTES = 1_000_000_000  # so is any file that is one sample

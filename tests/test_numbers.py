@@ -15,18 +15,24 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgetl import deploy, finetune
-from edgetl.artifacts import Optimizer
-from edgetl.choices import RANGES
 from edgetl.cli import main
 from edgetl.cli.finetune import finetune as command
+from edgetl.declaration import check, declarations
 from edgetl.errors import EdgetlError
+from edgetl.optimizers.registry import Optimizer
 from edgetl.runs.run import Run, RunArgs
-from edgetl.training.settings import check_options
+from edgetl.training.settings import FinetuneSettings
 
+RANGES = {field.name: known.range for field, known in declarations(FinetuneSettings) if known.range is not None}
 DEFAULTS = {name: p.default for name, p in inspect.signature(finetune).parameters.items() if name in RANGES}
-PLAIN = {**{name: p.default for name, p in inspect.signature(finetune).parameters.items()}, "lr": 1e-3}
-OF_OPTIMIZER = {field.name for field in fields(Optimizer)}
+OF_OPTIMIZER = {"momentum", "weight_decay", "clip_norm"}
 KEPT = [name for name in RANGES if name in OF_OPTIMIZER | {field.name for field in fields(RunArgs)}]
+
+
+def optimizer_with(name: str, value: Any) -> Optimizer:
+    if name == "momentum":
+        return Optimizer("sgd", {name: value})
+    return Optimizer(**({name: value} if name in OF_OPTIMIZER else {}))
 
 
 def args_with(name: str, value: Any) -> RunArgs:
@@ -39,7 +45,7 @@ def args_with(name: str, value: Any) -> RunArgs:
         val=None,
         labels=("x", "y"),
         engine="portable",
-        optimizer=Optimizer(**({name: value} if name in OF_OPTIMIZER else {})),
+        optimizer=optimizer_with(name, value),
         **{"val_fraction": 0.2, "epochs": 3, "batch_size": 4, "lr": 1e-3, "seed": 0, **given},
     )
 
@@ -67,15 +73,17 @@ def test_every_number_of_finetune_has_a_range() -> None:
 @example(np.float32(0.1))
 def test_what_is_taken_comes_back(tmp_path: Path, name: str, value: Any) -> None:
     try:
-        check_options({**PLAIN, name: value})
+        check(FinetuneSettings("artifacts", "data", out="run", **{name: value}))
     except EdgetlError:
         return
     args = args_with(name, value)
     Run(tmp_path).write_args(args)
     read = Run(tmp_path).read_args()
-    assert getattr(read.optimizer if name in OF_OPTIMIZER else read, name) == (
-        value if RANGES[name].whole else float(value)
-    )
+    if name == "momentum":
+        found = read.optimizer.hyperparameters[name]
+    else:
+        found = getattr(read.optimizer if name in OF_OPTIMIZER else read, name)
+    assert found == (value if RANGES[name].whole else float(value))
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -83,11 +91,11 @@ def test_the_ends_of_each_range_are_taken_and_what_is_beyond_is_not(name: str) -
     among = RANGES[name]
     after = (lambda x, way: x + way) if among.whole else (lambda x, way: math.nextafter(x, way * math.inf))
     for value in (among.low, after(among.high, -1) if among.below else among.high):
-        check_options({**PLAIN, name: value})
+        check(FinetuneSettings("artifacts", "data", out="run", **{name: value}))
     beyond = [after(among.low, -1), among.high if among.below else after(among.high, 1)]
     for value in (*beyond, math.nan, math.inf, -math.inf, True, *((1.5,) if among.whole else ())):
         with pytest.raises(EdgetlError, match=rf"^{name} must lie between [^\n]+, not be"):
-            check_options({**PLAIN, name: value})
+            check(FinetuneSettings("artifacts", "data", out="run", **{name: value}))
 
 
 @pytest.mark.parametrize(

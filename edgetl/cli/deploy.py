@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl import choices, defaults
 from edgetl.cli.elsewhere import how_to_go_back, joined, ssh_options
-from edgetl.cli.options import json_option, threads_option
+from edgetl.cli.options import Sections, json_option, options_of
 from edgetl.cli.reporting import finish, reporting
+from edgetl.deployment.settings import DeploySettings
 from edgetl.errors import command
 from edgetl.tasks.figures import figure, shown
 
@@ -19,53 +19,15 @@ if TYPE_CHECKING:
     from edgetl.deployment.deploy import DeployResult
 
 
-@click.command()
+@click.command(cls=Sections)
 @click.argument("run", type=click.Path())
 @click.option("--out", type=click.Path(), help="ONNX file to write.")
 @click.option(
     "--to",
     metavar="[USER@]HOST:PATH",
-    help="Where to push the file over ssh, in place of --out or besides; see edgetl push.",
+    help="Push the file there over ssh, in the place of --out or besides; see edgetl push.",
 )
-@click.option(
-    "--artifacts",
-    type=click.Path(),
-    metavar="DIR",
-    help="Where the prepared directory lies now.  [default: where it lay during training]",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(choices.PRECISIONS),
-    default="float32",
-    show_default=True,
-    help="int8 quantises weights and activations, by the run's training samples; float16 halves the file.",
-)
-@click.option("--quantize-head", is_flag=True, help="Of --precision int8: quantise the classifier, too.")
-@click.option(
-    "--max-drop",
-    type=click.FloatRange(0, 100),
-    default=defaults.MAX_DROP,
-    show_default=True,
-    metavar="POINTS",
-    help="What the validation figure may lose by less precision. A file that loses more, and more than chance "
-    "explains, is not written.",
-)
-@click.option(
-    "--input",
-    type=click.Choice(choices.INPUTS),
-    default="raw",
-    show_default=True,
-    help="One sample as it comes, or a batch of preprocessed tensors.",
-)
-@click.option(
-    "--batch", type=click.IntRange(min=1), metavar="N", help="Of --input tensor: a batch of just N.  [default: any]"
-)
-@click.option(
-    "--format",
-    type=click.Choice(choices.FORMATS),
-    help="onnx, or ort for ONNX Runtime Mobile.  [default: by the ending of --out]",
-)
-@threads_option
+@options_of(DeploySettings, besides=("out",))
 @json_option
 @ssh_options
 def deploy(

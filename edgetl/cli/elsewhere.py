@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgetl.cli.options import json_option, text_pair
+from edgetl.cli.options import json_option, pair
 from edgetl.cli.reporting import finish, reporting
 from edgetl.errors import command
 
@@ -44,7 +44,7 @@ def ssh_options(command: F) -> F:
                 "options",
                 multiple=True,
                 metavar="KEY=VALUE",
-                callback=lambda _, option, items: ["=".join(text_pair(item, option.opts[1])) for item in items],
+                callback=lambda _, option, items: [item for item in items if pair(item, option.opts[1])],
                 help="Option of ssh, as in ssh_config(5). Repeatable.",
             ),
         )

@@ -1,196 +1,209 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options from declared settings, and how their texts are read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ast
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, Field
 from typing import Any, TypeVar
 
 import click
 
-from edgetl import choices
-from edgetl.choices import RANGES
+from edgetl.declaration import Declared, Range, declarations
+from edgetl.shared_settings import MACHINE
 
 F = TypeVar("F", bound=Callable[..., Any])
+Callback = Callable[[click.Context, click.Parameter, Any], Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
-def number(name: str) -> click.ParamType[Any]:
-    """The type of an option whose range is in `edgetl.choices.RANGES`, which the function it goes to checks, too."""
-    among = RANGES[name]
+class Option(click.Option):
+    """An option that knows the section of the help that it belongs to."""
+
+    group = ""
+
+
+class Sections(click.Command):
+    """A command whose help has its options in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write those without a section first, and those about the machine last."""
+        sections: dict[str, list[tuple[str, str]]] = {"": []}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
+                sections.setdefault(getattr(param, "group", ""), []).append(record)
+        machine = sections.pop(MACHINE, [])  # what most users leave alone comes last
+        for title, records in [*sections.items(), (MACHINE, machine)]:
+            if records:
+                with formatter.section(title or "Options"):
+                    formatter.write_dl(records)
+
+
+def options_of(settings: type[Any], *, besides: Collection[str] = ()) -> Callable[[F], F]:
+    """Give a command an option for each declared setting of a class, under the setting's name."""
+
+    def add(command: F) -> F:
+        for field, known in reversed(list(declarations(settings))):
+            if field.name not in besides:
+                command = _option(field, known)(command)
+        return command
+
+    return add
+
+
+def _option(field: Field[Any], known: Declared) -> Callable[[F], F]:
+    name = known.option or f"--{field.name.replace('_', '-')}"
+    default = None if field.default is MISSING else field.default
+    text = known.help + (f"  [default: {known.default_text}]" if known.default_text else "")
+    more: dict[str, Any] = {"help": text, "metavar": known.metavar, "required": field.default is MISSING}
+    if known.negative is not None or default is False:
+        names = f"{name}/{known.negative}" if known.negative else name
+        return _grouped(
+            known.group, names, field.name, is_flag=True, default=default, help=text, show_default=bool(default)
+        )
+    if known.kind in _PAIRS:
+        more.update(multiple=True, metavar="KEY=VALUE", callback=_merged(_PAIRS[known.kind]))
+        return _grouped(known.group, name, field.name, **more)
+    if known.kind in _LISTS:
+        more.update(multiple=True, metavar=known.metavar or "NAME[,NAME]", callback=_joined(_LISTS[known.kind]))
+        return _grouped(known.group, name, field.name, default=default, show_default=bool(default), **more)
+    if known.kind in _READERS:
+        return _grouped(known.group, name, field.name, callback=_once(_READERS[known.kind]), **more)
+    if known.kind == "path":
+        return _grouped(known.group, name, field.name, type=click.Path(), **more)
+    if known.range is not None and (known.choices or known.kind == "auto"):
+        words = known.choices or ("auto",)
+        more["metavar"] = "|".join((known.metavar or "N", *words))
+        callback = number_or(known.range, words, none="auto" if known.kind == "auto" else None)
+        return _grouped(
+            known.group, name, field.name, default=default, show_default=default is not None, callback=callback, **more
+        )
+    kind: Any = str
+    if known.range is not None:
+        kind = number(known.range)
+    elif known.choices:
+        kind = click.Choice(known.choices)
+    return _grouped(known.group, name, field.name, type=kind, default=default, show_default=default is not None, **more)
+
+
+def _grouped(group: str, *names: str, **more: Any) -> Callable[[F], F]:
+    kind = type("Option", (Option,), {"group": group})
+    return click.option(*names, cls=kind, **more)
+
+
+def number(among: Range) -> click.ParamType[Any]:
+    """Return the type of an option for the numbers of a range, which the function it goes to checks, too."""
     if among.whole:
         return click.IntRange(min=int(among.low))
     # numbers above zero end at the smallest that engines know, which help need not tell
     above = 0 < among.low < 1e-6
     low = 0 if above else among.low
-    return click.FloatRange(
-        min=int(low) if low == int(low) else low,
-        max=1 if among.high == 1 else None,
-        min_open=above,
-        max_open=among.below,
-    )
+    high = int(among.high) if among.high <= 1e4 else None
+    return click.FloatRange(min=int(low) if low == int(low) else low, max=high, min_open=above, max_open=among.below)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-threads_option = click.option(
-    "--threads", type=number("threads"), default=None, help="Cores to use.  [default: all available]"
-)
+def number_or(among: Range, words: Collection[str], *, none: str | None = None) -> Callback:
+    """Return the callback of an option that is a number of a range or one of some words; the word `none` is None."""
 
-
-def column_option(name: str, what: str) -> Callable[[F], F]:
-    """The option `--NAME-column`, which takes names, repeated or separated by commas."""
-    return click.option(
-        f"--{name}-column",
-        multiple=True,
-        metavar="NAME[,NAME]",
-        callback=lambda _, __, items: tuple(name.strip() for item in items for name in item.split(",") if name.strip()),
-        help=f"Of a table: the column of {what}, where it has another name than usual. Repeatable.",
-    )
-
-
-device_option = click.option(
-    "--device",
-    metavar="NAME|FILE",
-    help="A device of `edgetl devices`, or a profile of your own: what is not given here is chosen for it.",
-)
-
-memory_option = click.option(
-    "--memory",
-    "memory_mb",
-    type=number("memory_mb"),
-    metavar="MB",
-    help="What the training process may take, 10^6 bytes; batches are computed in parts that fit.  "
-    "[default: the device's]",
-)
-
-
-def window_options(command: F) -> F:
-    """Add `--window` and `--hop` to a command."""
-    for option in reversed(
-        (
-            click.option(
-                "--window",
-                type=number("window"),
-                metavar="SECONDS",
-                help="Cut recordings into windows of this length, each of which is a sample.  "
-                "[default: what the network hears, if --hop is given; else whole recordings, of which the middle is "
-                "heard]",
-            ),
-            click.option(
-                "--hop",
-                type=number("hop"),
-                metavar="SECONDS",
-                help="Time from the start of a window to the start of the next.  [default: --window]",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def decode_option(default: str | None) -> Callable[[F], F]:
-    """The option `--decode`; without a default it is as in training."""
-    return click.option(
-        "--decode",
-        type=click.Choice(choices.DECODINGS),
-        default=default,
-        show_default=default is not None,
-        help="scaled decodes a JPEG at a part of its size where that is large enough, full all of it."
-        + ("" if default else "  [default: as in training]"),
-    )
-
-
-label_option = column_option("label", "the labels or numbers to learn")
-input_option = column_option("input", "paths, texts or numbers")
-
-
-def provider_options(command: F) -> F:
-    """Add `--provider`, `--provider-option` and `--allow-fallback` to a command."""
-    for option in reversed(
-        (
-            click.option(
-                "--provider",
-                metavar="NAME",
-                help="ONNX Runtime's execution provider: cpu, openvino, cuda, webgpu, coreml, qnn, ...  [default: cpu]",
-            ),
-            click.option(
-                "--provider-option",
-                "provider_options",
-                multiple=True,
-                metavar="KEY=VALUE",
-                callback=lambda _, option, items: dict(text_pair(item, option.opts[0]) for item in items),
-                help="Option of the provider. Repeatable.",
-            ),
-            click.option(
-                "--allow-fallback", is_flag=True, help="Use the CPU where the provider is missing or refuses."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def numbers(text: str | None, option: str, kind: Callable[[str], Any] = float) -> tuple[Any, ...] | None:
-    """Return the numbers of a list such as `0.5,0.5,0.5`; None for None."""
-    if text is None:
-        return None
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        what = "whole numbers" if kind is int else "numbers"
-        raise click.BadParameter(f"{text!r} is not a list of {what}", param_hint=option) from None
-
-
-def picture_size(text: str) -> tuple[int, int]:
-    """Return height and width of `224`, `48,192` or `48x192`."""
-    parts = [part.strip() for part in text.lower().replace("×", "x").replace(",", "x").split("x")]
-    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part[:9]) < 10**6 for part in parts):
-        raise click.BadParameter(
-            f"{text!r} is not a size: give one number of pixels, or height and width such as 48,192",
-            param_hint="--size",
-        )
-    return int(parts[0]), int(parts[-1])
-
-
-def number_or(name: str, words: Mapping[str, Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
-    """The callback of such an option that may be a word, too, which is given as what it stands for."""
-
-    def read(_: click.Context, parameter: click.Parameter, text: str) -> Any:
-        if text in words:
-            return words[text]
+    def read(_: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+        if text is None or text in words:
+            return None if text == none else text
         try:
-            value = int(text) if RANGES[name].whole else float(text)
+            value = int(text) if among.whole else float(text)
         except ValueError:
             value = None
-        if value not in RANGES[name]:
-            kind = "whole number" if RANGES[name].whole else "number"
-            message = f"{text[:60]!r} is neither {', '.join(words)} nor a {kind} between {RANGES[name]}"
+        if value not in among:
+            kind = "whole number" if among.whole else "number"
+            message = f"{text[:60]!r} is neither {', '.join(words)} nor a {kind} between {among}"
             raise click.BadParameter(message, param_hint=parameter.opts[0])
         return value
 
     return read
 
 
-def size(text: str, option: str) -> tuple[int, int]:
-    """Return width and height of a text such as `4032x3024`."""
+def _once(read: Callable[[str, str], Any]) -> Callback:
+    return lambda _, parameter, text: None if text is None else read(text, parameter.opts[0])
+
+
+def _merged(read: Callable[[str, str], dict[str, Any]]) -> Callback:
+    """Of an option that is repeated for each of several names."""
+
+    def merge(_: click.Context, parameter: click.Parameter, items: tuple[str, ...]) -> dict[str, Any] | None:
+        pairs = [read(item, parameter.opts[0]) for item in items]
+        return {key: value for pair in pairs for key, value in pair.items()} or None
+
+    return merge
+
+
+def _joined(read: Callable[[str, str], list[str]]) -> Callback:
+    """Of an option that is repeated for each of several values."""
+    return lambda _, parameter, items: tuple(value for item in items for value in read(item, parameter.opts[0]))
+
+
+def _columns(text: str, option: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(kind: Callable[[str], Any], what: str) -> Callable[[str, str], tuple[Any, ...]]:
+    def read(text: str, option: str) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(part) for part in text.split(","))
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not a list of {what}", param_hint=option) from None
+
+    return read
+
+
+def _height_and_width(text: str, option: str) -> tuple[int, int]:
+    parts = [part.strip() for part in text.lower().replace("×", "x").replace(",", "x").split("x")]
+    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part[:9]) < 10**6 for part in parts):
+        raise click.BadParameter(
+            f"{text!r} is not a size: give one number of pixels, or height and width such as 48,192",
+            param_hint=option,
+        )
+    return int(parts[0]), int(parts[-1])
+
+
+def _width_and_height(text: str, option: str) -> tuple[int, int]:
     sides = text.lower().replace("×", "x").split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise click.BadParameter(f"{text!r} is not a width and a height such as 4032x3024", param_hint=option)
     return int(sides[0]), int(sides[1])
 
 
-def text_pair(item: str, option: str) -> tuple[str, str]:
-    """Return the two sides of `KEY=VALUE`."""
-    key, separator, value = item.partition("=")
+def pair(text: str, option: str) -> dict[str, str]:
+    """Return `KEY=VALUE` as a dictionary of one item."""
+    key, separator, value = text.partition("=")
     if not separator or not key:
-        raise click.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
-    return key, value
+        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint=option)
+    return {key: value}
 
 
-def key_value(item: str, option: str) -> tuple[str, Any]:
-    """Return the two sides of `KEY=VALUE`, the value as a Python literal if it is one."""
-    import ast
-
-    key, value = text_pair(item, option)
+def _literal(text: str, option: str) -> dict[str, Any]:
+    """Return KEY=VALUE, the value as a Python literal if it is one."""
+    ((key, value),) = pair(text, option).items()
     try:
-        return key, ast.literal_eval(value)
+        return {key: ast.literal_eval(value)}
     except (ValueError, SyntaxError):
-        return key, value
+        return {key: value}
+
+
+def _value(text: str, option: str) -> dict[str, float]:
+    ((key, value),) = pair(text, option).items()
+    try:
+        return {key: float(value)}
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number", param_hint=option) from None
+
+
+_PAIRS = {"pairs": pair, "literals": _literal, "values": _value}
+_LISTS: dict[str, Callable[[str, str], list[str]]] = {"columns": _columns, "repeated": lambda text, _: [text]}
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "names": lambda text, _: text.split(","),
+    "numbers": _numbers(float, "numbers"),
+    "whole numbers": _numbers(int, "whole numbers"),
+    "height and width": _height_and_width,
+    "width and height": _width_and_height,
+}
+"""How the text of an option is read, by `Declared.kind`: of repeated options in the first two tables."""

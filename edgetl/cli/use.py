@@ -6,29 +6,16 @@ from typing import Any
 
 import click
 
-from edgetl import defaults
-from edgetl.cli.options import (
-    decode_option,
-    input_option,
-    json_option,
-    label_option,
-    provider_options,
-    threads_option,
-    window_options,
-)
+from edgetl.cli.options import Sections, json_option, options_of
 from edgetl.cli.reporting import finish, reporting
+from edgetl.deployment.settings import BenchmarkSettings, EvaluateSettings, PredictSettings
 from edgetl.tasks.figures import figure
 
 
-@click.command()
+@click.command(cls=Sections)
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
-@label_option
-@input_option
-@window_options
-@decode_option(None)
-@provider_options
-@threads_option
+@options_of(EvaluateSettings)
 @json_option
 def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
     """Measure MODEL, a deployed file, on DATA: a folder with one folder per class, a table, or an .npz file."""
@@ -53,17 +40,10 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
     )
 
 
-@click.command()
+@click.command(cls=Sections)
 @click.argument("model", type=click.Path())
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(), metavar="INPUT...")
-@click.option(
-    "--top", type=click.IntRange(min=1), default=defaults.TOP, show_default=True, help="Classes to show per sample."
-)
-@input_option
-@window_options
-@decode_option(None)
-@provider_options
-@threads_option
+@options_of(PredictSettings)
 @json_option
 def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, .npz files, or texts."""
@@ -75,17 +55,9 @@ def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) 
     finish(as_json, {"model": model, "predictions": results}, *map(outline.prediction, results))
 
 
-@click.command()
+@click.command(cls=Sections)
 @click.argument("model", type=click.Path())
-@click.option(
-    "--seconds",
-    type=click.FloatRange(min=0, max=3600),
-    default=defaults.BENCHMARK_SECONDS,
-    show_default=True,
-    help="How long each number of samples at once is measured.",
-)
-@provider_options
-@threads_option
+@options_of(BenchmarkSettings)
 @json_option
 def benchmark(model: str, as_json: bool, **options: Any) -> None:
     """Measure how long MODEL, any ONNX file, takes to load and to answer here, and its memory."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from edgetl.artifacts import AudioPreprocessing, Preprocessing, TensorSpec, TextPreprocessing
 from edgetl.data.audio import open_wav, read_wav
-from edgetl.data.depth import PixelRange
 from edgetl.data.images import read_rgb
+from edgetl.data.pixel_range import PixelRange
 from edgetl.data.text import Tokenize
 from edgetl.errors import DataError
 

@@ -7,7 +7,6 @@ data set. It is recorded with the run, and the deployed file's metadata have it,
 from __future__ import annotations
 
 import io
-import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetl import defaults
+from edgetl.data.pixel_range import FULL_RANGE, PixelRange
 from edgetl.data.sample import Sample
-from edgetl.errors import DataError, EdgetlError
+from edgetl.errors import DataError
 from edgetl.events import Note, OnEvent, ignore
 from edgetl.runtime import sessions
 
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-PixelRange = tuple[float, float]
-"""The values that become black and white."""
-
-FULL_RANGE: PixelRange = (0.0, 65535.0)
 _NOT_YET_KNOWN: PixelRange = (0.0, 0.0)
 _EXAMINED = 64
 """Pictures whose values are looked at; a range is a power of two, which one bright pixel among them decides."""
@@ -39,20 +35,6 @@ _PERHAPS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP", b"\xff\x4f\
 _SIXTEEN_BITS = ("PNG", "PPM")  # at most, though Pillow 10 has room for 32
 _SHALLOW = (".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # a thousand files need not be opened to see it
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-
-
-def check_pixel_range(given: Sequence[float]) -> PixelRange:
-    """Return a range as it was given.
-
-    Raises:
-        EdgetlError: it is not two finite numbers, the smaller first.
-    """
-    if len(given) != 2 or not all(map(math.isfinite, given)) or not given[0] < given[1]:
-        raise EdgetlError(
-            f"--pixel-range takes two numbers, which become black and white, such as 0,1023, not "
-            f"{','.join(f'{value:g}' for value in given)}"
-        )
-    return float(given[0]), float(given[1])
 
 
 def find_pixel_range(samples: Sequence[Sample], *, threads: int = 1, on_event: OnEvent = ignore) -> PixelRange | None:

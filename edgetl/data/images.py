@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetl import defaults
-from edgetl.data.depth import PixelRange, deep_values, scaled
+from edgetl.data.depth import deep_values, scaled
 from edgetl.data.metadata import without_metadata
+from edgetl.data.pixel_range import PixelRange
 from edgetl.errors import DataError, first_line
 
 if TYPE_CHECKING:

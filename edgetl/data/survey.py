@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgetl.artifacts import AudioPreprocessing
-from edgetl.choices import check_number
 from edgetl.data.audio import open_wav
 from edgetl.data.decode import SECONDS, Decoder, Extent, Span
 from edgetl.data.sample import Sample, Samples
+from edgetl.declaration import check_range
 from edgetl.errors import DataError
 from edgetl.events import Note, OnEvent
 from edgetl.runtime.sessions import map_in_order
+from edgetl.shared_settings import WINDOW_SECONDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def windows_of(audio: AudioPreprocessing | None, window: float | None, hop: floa
         return None
     for name, seconds in (("window", window), ("hop", hop)):
         if seconds is not None:
-            check_number(name, seconds)
+            check_range(name, seconds, WINDOW_SECONDS)
     if audio is None:
         raise DataError("--window and --hop are for recordings: leave them out")
     if window is not None and window > audio.seconds:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl import defaults
+from edgetl.declaration import takes
+from edgetl.deployment.settings import BenchmarkSettings
 from edgetl.errors import DeployError, EdgetlError
 from edgetl.files import schema
 from edgetl.files.kinds import ONNX, mistaken
@@ -87,34 +88,24 @@ class Benchmark:
     placement: dict[str, float]
 
 
-def benchmark(
-    model: str | Path,
-    *,
-    threads: int | None = None,
-    seconds: float = defaults.BENCHMARK_SECONDS,
-    provider: str | None = None,
-    provider_options: Mapping[str, str] | None = None,
-    allow_fallback: bool = False,
-) -> Benchmark:
+@takes(BenchmarkSettings)
+def benchmark(settings: BenchmarkSettings) -> Benchmark:
     """Measure an ONNX model, deployed by edgetl or not, with made-up samples.
 
-    Args:
-        seconds: how long each number of samples at once is measured.
-        provider: as in `finetune`, as are the options.
-
     Raises:
-        DeployError, EngineError: it is no model, or the provider refuses it.
+        DeployError, EngineError: it is not a model, or the provider refuses it.
     """
+    model, options = settings.model, dict(settings.provider_options or {})
     if not Path(model).is_file() or Path(model).suffix.lower() not in (".onnx", ".ort"):
         raise DeployError(mistaken(model, ONNX))
-    resolve_provider(provider, provider_options, allow_fallback=allow_fallback)
+    resolve_provider(settings.provider, options, allow_fallback=settings.allow_fallback)
     job = {
         "model": str(model),
-        "threads": threads or sessions.available_cores(),
-        "seconds": seconds,
-        "provider": provider,
-        "provider_options": dict(provider_options or {}),
-        "allow_fallback": allow_fallback,
+        "threads": settings.threads or sessions.available_cores(),
+        "seconds": settings.seconds,
+        "provider": settings.provider,
+        "provider_options": options,
+        "allow_fallback": settings.allow_fallback,
     }
     command = [sys.executable, "-m", "edgetl.deployment.benchmarking", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)

@@ -13,17 +13,18 @@ import numpy as np
 
 from edgetl import defaults
 from edgetl.artifacts import PREPROCESS, TOKENIZER, Artifacts, load_artifacts
-from edgetl.choices import FORMATS, INPUTS, PRECISIONS, check_choice, check_range
 from edgetl.data.dataset import Dataset, Sample, open_training, wanted_by
 from edgetl.data.decode import enough_pixels
+from edgetl.declaration import takes
 from edgetl.deployment.compose import Feeds, Form, compose, describe
 from edgetl.deployment.deployed import DeployedModel
 from edgetl.deployment.deployed import logits_of as deployed_logits
 from edgetl.deployment.gate import Comparison, compare
 from edgetl.deployment.ort_format import to_ort
 from edgetl.deployment.proof import as_used, proof_of
+from edgetl.deployment.settings import DeploySettings
 from edgetl.errors import DataError, DeployError, RunError, one_sentence
-from edgetl.events import Note, OnEvent, Stage, ignore
+from edgetl.events import Note, OnEvent, Stage
 from edgetl.files import storage
 from edgetl.files.seal import seal_model
 from edgetl.runs.run import Run, RunArgs, Validation
@@ -81,20 +82,8 @@ class DeployResult:
     peak_rss_mb: float
 
 
-def deploy(
-    run: str | Path,
-    *,
-    out: str | Path,
-    artifacts: str | Path | None = None,
-    precision: str = "float32",
-    quantize_head: bool = False,
-    max_drop: float = defaults.MAX_DROP,
-    input: str = "raw",
-    batch: int | None = None,
-    format: str | None = None,
-    threads: int | None = None,
-    on_event: OnEvent = ignore,
-) -> DeployResult:
+@takes(DeploySettings)
+def deploy(settings: DeploySettings) -> DeployResult:
     """Write the run's best model as one ONNX file and verify it on the run's validation data.
 
     The file takes one sample as it comes: `image`, `[height, width, 3]` uint8 RGB of any size; `audio`,
@@ -103,31 +92,21 @@ def deploy(
     `token_type_ids`, if the network does), int64, and holds the tokenizer in its metadata. It is written
     aside and takes its name only after its logits have been compared with those of the training engine.
 
-    Args:
-        artifacts: where the prepared directory lies now; default where it lay during training.
-        precision: `int8` quantises weights and activations, with ranges from the run's training samples;
-            the classifier stays float32 unless `quantize_head`. `float16` halves the file.
-        max_drop: points of the task's first figure that a file with quantised parts may lose; more only where
-            a paired test puts it down to chance (`edgetl.deployment.gate`), which is told.
-        input: `raw` as above; or `tensor`, a batch of what the network takes, `[batch, …]`, and then
-            `probabilities` and `logits` are `[batch, outputs]`. The preprocessing is then another model's
-            part, which the metadata hold.
-        batch: of `tensor`: how many samples every call takes; None for any number.
-        format: `onnx`, or `ort` for ONNX Runtime Mobile; default by the ending of `out`.
-
     Raises:
         DeployError: the logits differ by more than `RELATIVE_TOLERANCE`, or, of a file with quantised parts,
             the figure drops by more than `max_drop`, and by more than chance explains; nothing is left behind.
         RunError, ArtifactsError, DataError: a part is missing, altered or unfinished.
     """
     started = time.monotonic()
-    threads = sessions.usable_threads(threads, on_event)
-    source, target = Run(Path(run)), Path(out)
-    form = check_form(precision, quantize_head, max_drop, input, batch, format)
-    format = format or ("ort" if target.suffix == ".ort" else "onnx")
+    on_event, precision, max_drop = settings.on_event, settings.precision, settings.max_drop
+    threads = sessions.usable_threads(settings.threads, on_event)
+    source, target = Run(Path(settings.run)), Path(settings.out)
+    settings.check_form()
+    form = Form(precision, settings.quantize_head, settings.input, settings.batch)
+    format = settings.format or ("ort" if target.suffix == ".ort" else "onnx")
     args = source.read_args()
     best, parameters = source.read_best(), source.deployed_parameters()
-    prepared = load_artifacts(Path(artifacts or args.artifacts))
+    prepared = load_artifacts(Path(settings.artifacts or args.artifacts))
     if prepared.sha256 != args.artifacts_sha256:
         raise RunError(f"{prepared.path} is not the prepared directory that {source.path} was trained from")
     validation = proof_of(source, args, prepared, parameters, threads, on_event)
@@ -182,33 +161,6 @@ def deploy(
         seconds=time.monotonic() - started,
         peak_rss_mb=sessions.peak_rss_mb(),
     )
-
-
-def check_form(
-    precision: str = "float32",
-    quantize_head: bool = False,
-    max_drop: float = defaults.MAX_DROP,
-    input: str = "raw",
-    batch: int | None = None,
-    format: str | None = None,
-) -> Form:
-    """Return what arguments of `deploy` ask for.
-
-    Raises:
-        EdgetlError: a word is none of the choices, or a number out of range, or two do not go together.
-    """
-    check_choice("precision", precision, PRECISIONS)
-    check_choice("input", input, INPUTS)
-    if format is not None:
-        check_choice("format", format, FORMATS)
-    check_range("max_drop", max_drop, 0, 100)
-    if batch is not None:
-        check_range("batch", batch, 1, 2**31)
-        if input == "raw":
-            raise DeployError("--batch fixes the batch of --input tensor; a file of --input raw takes one sample")
-    if quantize_head and precision != "int8":
-        raise DeployError("--quantize-head is for --precision int8")
-    return Form(precision, quantize_head, input, batch)
 
 
 def _calibration(prepared: Artifacts, args: RunArgs, validation: Validation) -> Iterator[Feeds]:

@@ -14,24 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl import defaults
 from edgetl.artifacts import AudioPreprocessing, Preprocessing, TensorSpec, TextPreprocessing, check_preprocessing
-from edgetl.choices import DECODINGS, INPUTS, MODALITIES, TASKS, check_choice
 from edgetl.data.audio import is_silent
 from edgetl.data.checks import contradictions, missing
 from edgetl.data.dataset import Sample, Samples, Wanted, open_inputs, open_measured
 from edgetl.data.decode import AUDIO, Decoder, enough_pixels, open_decoder
-from edgetl.data.depth import PixelRange
 from edgetl.data.memory import Budget, decoding_bytes
+from edgetl.data.pixel_range import PixelRange
 from edgetl.data.sample import Reader
 from edgetl.data.survey import survey, windows_of
+from edgetl.declaration import check_choice, takes
+from edgetl.deployment.settings import INPUTS, EvaluateSettings, PredictSettings
 from edgetl.errors import DataError, DeployError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, Stage, ignore
 from edgetl.files import schema, seal, storage
 from edgetl.files.kinds import MODEL, look_at, mistaken
 from edgetl.runtime import sessions
 from edgetl.runtime.providers import PlacedSession, Provider, open_placed, resolve_provider
+from edgetl.shared_settings import (
+    DECODINGS,
+    MODALITIES,
+    ProviderSettings,
+)
 from edgetl.tasks import metrics
+from edgetl.tasks.names import TASKS
 from edgetl.tasks.targets import figures
 
 if TYPE_CHECKING:
@@ -363,38 +369,27 @@ class _Outcome:
     silent: bool = False
 
 
-def evaluate(
-    model: str | Path,
-    data: str | Path,
-    *,
-    input_column: Sequence[str] = (),
-    label_column: Sequence[str] = (),
-    window: float | None = None,
-    hop: float | None = None,
-    threads: int | None = None,
-    provider: str | None = None,
-    provider_options: Mapping[str, str] | None = None,
-    allow_fallback: bool = False,
-    decode: str | None = None,
-    on_event: OnEvent = ignore,
-) -> Evaluation:
+@takes(EvaluateSettings)
+def evaluate(settings: EvaluateSettings) -> Evaluation:
     """Measure a deployed model on labelled data, in any of the forms of docs/data.md.
 
-    Of data in parts `test` is measured, or else `val`. Columns default to those of the training;
-    `window` and `hop` (each window counts as a sample), `provider`, `provider_options` and
-    `allow_fallback` are as in `finetune`; `decode` is by default as in training.
+    Of data in parts, `test` is measured, or else `val`. Columns are by default those of the training. Each window
+    counts as a sample.
 
     Raises:
         DataError, DeployError, EngineError: see the message.
     """
     started = time.monotonic()
-    threads = sessions.usable_threads(threads, on_event)
-    where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
-    deployed = DeployedModel(model, provider=where, decode=decode, on_event=on_event)
-    cut = windows_of(deployed.audio, window, hop)
-    dataset = open_measured(Path(data), deployed.wanted(input_column, label_column), on_event)
+    on_event = settings.on_event
+    threads = sessions.usable_threads(settings.threads, on_event)
+    deployed = DeployedModel(settings.model, provider=_provider(settings), decode=settings.decode, on_event=on_event)
+    cut = windows_of(deployed.audio, settings.window, settings.hop)
+    columns = deployed.wanted(settings.input_column, settings.label_column)
+    dataset = open_measured(Path(settings.data), columns, on_event)
     if deployed.provenance.get("run_finished") is False:
-        on_event(Note(f"{model} was deployed from a run that was not finished: from its best epoch until then"))
+        on_event(
+            Note(f"{settings.model} was deployed from a run that was not finished: from its best epoch until then")
+        )
     on_event(Stage("evaluating"))
     samples = survey(dataset.samples, deployed.decode, cut, threads=threads, on_event=on_event).samples
     loop_started = time.monotonic()
@@ -431,7 +426,7 @@ def evaluate(
     correct = int((answers.argmax(axis=1) == truth).sum()) if is_classification else None
     measured = figures(deployed.task, truth, answers)
     return Evaluation(
-        model=str(model),
+        model=str(settings.model),
         data=str(dataset.root),
         task=deployed.task,
         figures=measured,
@@ -462,39 +457,22 @@ def _per_label(
     return dict(zip(deployed.labels, map(schema.to_json, each), strict=True))
 
 
-def predict(
-    model: str | Path,
-    inputs: Sequence[str | Path],
-    *,
-    top: int = defaults.TOP,
-    window: float | None = None,
-    hop: float | None = None,
-    input_column: Sequence[str] = (),
-    threads: int | None = None,
-    provider: str | None = None,
-    provider_options: Mapping[str, str] | None = None,
-    allow_fallback: bool = False,
-    decode: str | None = None,
-    on_event: OnEvent = ignore,
-) -> list[Prediction]:
+@takes(PredictSettings)
+def predict(settings: PredictSettings) -> list[Prediction]:
     """Let a deployed model tell what files are (or all files of a folder, lines of a table, rows of an archive).
 
-    Of a model of texts, an input that is no file is a text itself.
-
-    Args:
-        window, hop: of recordings, give an answer for each window of `window` seconds, one every `hop` seconds; either
-            may be left out (`edgetl.data.survey.windows_of`). Without both, the middle of a longer recording is heard.
+    For a model of texts, an input that is not a file is a text itself. Each window has a prediction of its own.
 
     Raises:
         DataError: an input does not exist, or none can be read; single bad samples of several are
             reported as notes.
     """
-    where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback, on_event=on_event)
-    deployed = DeployedModel(model, provider=where, decode=decode, on_event=on_event)
-    wanted = deployed.wanted(input_column)
-    threads = sessions.usable_threads(threads, on_event)
-    cut = windows_of(deployed.audio, window, hop)
-    found = [sample for item in inputs for sample in open_inputs(item, wanted)]
+    on_event = settings.on_event
+    deployed = DeployedModel(settings.model, provider=_provider(settings), decode=settings.decode, on_event=on_event)
+    wanted = deployed.wanted(settings.input_column)
+    threads = sessions.usable_threads(settings.threads, on_event)
+    cut = windows_of(deployed.audio, settings.window, settings.hop)
+    found = [sample for item in settings.inputs for sample in open_inputs(item, wanted)]
     given = Samples(found.__getitem__, range(len(found)))
     surveyed = survey(given, deployed.decode, cut, threads=threads, on_event=on_event, keep_silent=True)
     predictions: list[Prediction] = []
@@ -505,7 +483,7 @@ def predict(
             reasons.append(f"{sample.name} {outcome.reason}")
             on_event(Note(f"left out {sample.name}: {outcome.reason}"))
             continue
-        said = _prediction(deployed, given[int(origin)].name, outcome.answer, top)
+        said = _prediction(deployed, given[int(origin)].name, outcome.answer, settings.top)
         if sample.span is not None and deployed.audio is not None:
             start, end = (place / deployed.audio.sample_rate for place in sample.span)
             said = replace(said, start=start, end=end)
@@ -513,6 +491,16 @@ def predict(
     if not predictions:
         raise DataError(reasons[0] if len(reasons) == 1 else f"none of the inputs is {_KINDS[deployed.modality]}")
     return predictions
+
+
+def _provider(settings: ProviderSettings) -> Provider:
+    """The execution provider that is asked for; notes on it are told when the model is opened."""
+    return resolve_provider(
+        settings.provider,
+        settings.provider_options,
+        allow_fallback=settings.allow_fallback,
+        on_event=getattr(settings, "on_event", ignore),
+    )
 
 
 _KINDS = {

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from edgetl import defaults
 from edgetl.artifacts import Artifacts, GraphMemory, Manifest, ShareSize, load_artifacts
-from edgetl.choices import CACHE_PRECISIONS, DECODINGS, check_choice, check_number, check_range
 from edgetl.data.decode import enough_pixels
 from edgetl.data.memory import photograph_mb
+from edgetl.declaration import Range, check_range, takes
 from edgetl.device.profile import Device, load_device
+from edgetl.device.settings import PlanSettings
 from edgetl.errors import DeviceError
 
 LARGEST_BATCH = 1024
@@ -79,59 +80,34 @@ class Plan:
         return not self.problems
 
 
-def plan(
-    artifacts: str | Path,
-    *,
-    device: str = "this",
-    images: int | None = None,
-    pictures: tuple[int, int] | None = None,
-    decode: str = defaults.DECODE,
-    engine: str | None = None,
-    batch_size: int | None = None,
-    cache_precision: str | None = None,
-    memory_mb: float | None = None,
-) -> Plan:
+@takes(PlanSettings)
+def plan(settings: PlanSettings) -> Plan:
     """Predict whether a prepared directory can be trained on a device, and how.
-
-    Args:
-        device: a profile's name, a file, or `this` for the machine it runs on.
-        images: how many samples, views included; for the disk that their features take.
-        pictures: width and height of the photographs (JPEG), which decoding takes memory for.
-        decode: `scaled` or `full`, as in `finetune`.
-        engine, batch_size, cache_precision: default the device's.
-        memory_mb: what the training process may take, 10^6 bytes; default the device's.
 
     Raises:
         ArtifactsError, DeviceError: they cannot be read.
     """
-    profile = load_device(device)
-    if cache_precision is not None:
-        check_choice("cache_precision", cache_precision, CACHE_PRECISIONS)
-    check_choice("decode", decode, DECODINGS)
-    if images is not None:
-        check_range("images", images, 1, 1e12)
-    for name, value in (("batch_size", batch_size), ("memory_mb", memory_mb)):
-        if value is not None:
-            check_number(name, value)
-    prepared = load_artifacts(Path(artifacts))
+    profile = load_device(settings.device)
+    prepared = load_artifacts(Path(settings.artifacts))
+    pictures = settings.pictures
     preprocessing, decoding_mb = prepared.manifest.preprocessing, 0.0
     if pictures is not None:
         if preprocessing is None:
             raise DeviceError(f"{prepared.path} takes no pictures, so that --pictures has no meaning for it")
-        check_range("pictures", pictures[0] * pictures[1], 1, defaults.MAX_PIXELS)
-        decoding_mb = photograph_mb(*pictures, preprocessing, enough_pixels(preprocessing, decode))
+        check_range("pictures", pictures[0] * pictures[1], Range(1, defaults.MAX_PIXELS))
+        decoding_mb = photograph_mb(*pictures, preprocessing, enough_pixels(preprocessing, settings.decode))
     return plan_for(
         prepared,
         profile,
-        name=device,
-        images=images,
+        name=settings.device,
+        images=settings.images,
         pictures=pictures,
         decoding_mb=decoding_mb,
-        validated=round(defaults.VAL_FRACTION * (images or 0)),
-        engine=engine,
-        batch_size=batch_size,
-        cache_precision=cache_precision,
-        memory_mb=memory_mb,
+        validated=round(defaults.VAL_FRACTION * (settings.images or 0)),
+        engine=settings.engine,
+        batch_size=settings.batch_size,
+        cache_precision=settings.cache_precision,
+        memory_mb=settings.memory_mb,
     )
 
 

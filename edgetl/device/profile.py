@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl import choices, defaults
+from edgetl import defaults
 from edgetl.errors import DeviceError
 from edgetl.files import schema
 from edgetl.runtime import sessions
 from edgetl.runtime.machine import memory_mb, this_machine
+from edgetl.shared_settings import CACHE_PRECISIONS, ENGINES, PRECISIONS, THIS
 from edgetl.suggest import did_you_mean, similar_path
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-THIS = "this"
-"""The name of the machine that edgetl runs on, which is measured."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +155,9 @@ def _problem(device: Device) -> str | None:
     if device.training_memory_mb > device.memory_mb:
         return f"training_memory_mb ({device.training_memory_mb:g}) is more than memory_mb ({device.memory_mb:g})"
     allowed = (
-        ("engines", device.engines, choices.ENGINES[1:]),
-        ("cache_precision", (device.cache_precision,), choices.CACHE_PRECISIONS),
-        ("deploy_precision", (device.deploy_precision,), choices.PRECISIONS),
+        ("engines", device.engines, ENGINES[1:]),
+        ("cache_precision", (device.cache_precision,), CACHE_PRECISIONS),
+        ("deploy_precision", (device.deploy_precision,), PRECISIONS),
     )
     for name, values, some in allowed:
         for value in values:

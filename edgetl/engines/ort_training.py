@@ -15,12 +15,11 @@ from edgetl.artifacts import (
     ORT_OPTIMIZER_MODEL,
     ORT_TRAINING_MODEL,
     Artifacts,
-    Optimizer,
 )
 from edgetl.engines.base import check_batch, micro_batches, sums_to_number
-from edgetl.engines.optimizers import ort_learning_rate
 from edgetl.errors import EngineError, one_sentence
 from edgetl.files import storage
+from edgetl.optimizers.registry import Optimizer
 from edgetl.runtime.providers import CPU
 from edgetl.runtime.sessions import (
     failed,
@@ -100,7 +99,8 @@ class OrtTrainingEngine:
             # the module adds each part's gradients to those before
             loss += float(self._run([array[part] for array in features], targets[part], weights[part])[0])
         # set at every step: a checkpoint restores the moments, but resets the rate to 0.001
-        self._optimizer.set_learning_rate(ort_learning_rate(self._settings, learning_rate))
+        rate = self._settings.rule.ort_rate(learning_rate, self._settings.hyperparameters)
+        self._optimizer.set_learning_rate(rate)
         self._optimizer.step()
         self._module.lazy_reset_grad()
         return loss

@@ -21,14 +21,15 @@ from edgetl.artifacts import (
     SAMPLE_WEIGHTS,
     TARGETS,
     Artifacts,
-    Optimizer,
 )
 from edgetl.engines.base import check_batch, micro_batches, sums_to_number
-from edgetl.engines.optimizers import GRADIENT, LEARNING_RATE, LOSS, NEW, STEP, SUM, state_suffixes
+from edgetl.engines.names import GRADIENT, LOSS, NEW, SUM
 from edgetl.errors import EngineError, one_sentence
 from edgetl.events import OnEvent
 from edgetl.files.npz import npz_bytes, read_npz
 from edgetl.files.storage import UNREADABLE_NPZ
+from edgetl.optimizers.registry import Optimizer
+from edgetl.optimizers.rule import LEARNING_RATE, STEP
 from edgetl.runtime.providers import PlacedSession, Provider, open_placed
 from edgetl.runtime.sessions import import_onnxruntime
 
@@ -61,7 +62,7 @@ class PortableEngine:
         self._ort = import_onnxruntime()
         self._micro_batch = micro_batch
         self._parameter_names = [spec.name for spec in self._manifest.trainable]
-        self._suffixes = ("", *state_suffixes(optimizer))
+        self._suffixes = ("", *optimizer.rule.state)
         self._shapes = {s.name + suffix: s.shape for s in self._manifest.trainable for suffix in self._suffixes}
         open_step = partial(open_placed, threads=threads, training=True, on_event=on_event)
         self._update = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from edgetl.artifacts import Artifacts, Optimizer
-from edgetl.choices import ENGINES
+from edgetl.artifacts import Artifacts
 from edgetl.engines.base import Engine, choose_micro_batch, step_threads
 from edgetl.errors import EngineError
 from edgetl.events import OnEvent, ignore
+from edgetl.optimizers.registry import Optimizer
 from edgetl.runtime.providers import Provider
 from edgetl.runtime.sessions import import_onnxruntime, installed_distributions
+from edgetl.shared_settings import ENGINES
 
 if TYPE_CHECKING:
     import numpy as np

@@ -50,13 +50,16 @@ def from_json(cls: type[T], value: Any, where: str = "") -> T:
     """Build the dataclass `cls` from plain JSON types.
 
     Fields with a default may be missing; unknown fields are ignored, so that a newer minor version
-    may add some.
+    may add some. A class may have a static method `upgraded` that brings records of older versions into
+    today's form.
 
     Raises:
         SchemaError: a field is missing or has the wrong type.
     """
     if not isinstance(value, dict):
         raise SchemaError(f"{where or 'the top level'} is not an object")
+    if (upgraded := getattr(cls, "upgraded", None)) is not None:
+        value = upgraded(value)
     hints = _hints(cls)  # type: ignore[arg-type]
     arguments = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]

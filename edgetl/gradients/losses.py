@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgetl.artifacts import BATCH_LOGITS, SAMPLE_WEIGHTS, TARGETS
-from edgetl.engines.optimizers import LOSS
+from edgetl.engines.names import LOSS
 from edgetl.errors import ModelError
 from edgetl.graph.build import Nodes, make_model
 

@@ -13,14 +13,15 @@ import numpy as np
 import onnx
 
 from edgetl import defaults
-from edgetl.artifacts import BATCH_LOGITS, ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL, ORT_TRAINING_MODEL, Optimizer
-from edgetl.engines.optimizers import LOSS
+from edgetl.artifacts import BATCH_LOGITS, ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL, ORT_TRAINING_MODEL
+from edgetl.engines.names import LOSS
 from edgetl.engines.update import set_ort_optimizer
 from edgetl.errors import EngineError, ModelError
 from edgetl.gradients.decompose.decompose import decompose
 from edgetl.gradients.losses import with_loss
 from edgetl.graph.execute import draw
 from edgetl.graph.index import graph_inputs
+from edgetl.optimizers.registry import Optimizer
 from edgetl.runtime.sessions import available_cores, import_onnxruntime, open_session
 
 

@@ -23,22 +23,25 @@ from edgetl.artifacts import (
     Artifacts,
     AudioPreprocessing,
     Manifest,
-    Optimizer,
     Preprocessing,
     TensorSpec,
     save_manifest,
 )
-from edgetl.choices import BACKBONE_PRECISIONS, MODALITIES, TASKS, check_choice, check_number
 from edgetl.data.dataset import Sample, Wanted, label_names, open_inputs
 from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, enough_pixels, open_decoder
 from edgetl.data.depth import find_pixel_range
 from edgetl.data.kind import Kind, kind_of
+from edgetl.declaration import takes
 from edgetl.device.planning import plan_for
-from edgetl.device.profile import THIS, load_device
+from edgetl.device.profile import load_device
 from edgetl.errors import DeviceError, EdgetlError, ModelError
-from edgetl.events import Note, OnEvent, Stage, ignore
+from edgetl.events import Note, Stage
 from edgetl.files import storage
+from edgetl.optimizers.registry import Optimizer
+from edgetl.preparation.settings import PrepareSettings
 from edgetl.runtime import sessions
+from edgetl.shared_settings import THIS
+from edgetl.tasks.names import TASKS
 from edgetl.tasks.targets import OUTPUTS_ARE
 
 if TYPE_CHECKING:
@@ -80,88 +83,26 @@ class PrepareResult:
     peak_rss_mb: float
 
 
-def prepare(
-    source: str,
-    *,
-    out: str | Path,
-    labels: Sequence[str] | None = None,
-    labels_from: str | Path | None = None,
-    label_column: Sequence[str] = (),
-    classes: int | None = None,
-    weights: str | Path | None = None,
-    model_args: Mapping[str, Any] | None = None,
-    train: Sequence[str] = ("head",),
-    head: str | None = None,
-    append_head: bool = False,
-    preprocessing: Mapping[str, Any] | None = None,
-    modality: str | None = None,
-    max_length: int | None = None,
-    dynamic_length: bool = False,
-    input_shape: Sequence[int] | None = None,
-    audio: Mapping[str, Any] | None = None,
-    task: str = "classification",
-    loss: str | None = None,
-    backbone: str = "float32",
-    calibration: str | Path | None = None,
-    device: str | None = None,
-    memory_mb: float | None = None,
-    force: bool = False,
-    on_event: OnEvent = ignore,
-) -> PrepareResult:
+@takes(PrepareSettings)
+def prepare(settings: PrepareSettings) -> PrepareResult:
     """Load a pretrained classifier, give it a new head, cut it, and write everything a device needs.
-
-    Args:
-        source: `timm:NAME`, `torchvision:NAME[@WEIGHTS]`, `hf:ID_OR_DIR`, `FILE.py:callable` or
-            `module:callable` returning an `nn.Module`, or a file `MODEL.onnx`, `PROGRAM.pt2` or
-            `MODEL.keras`.
-        out: the directory to write.
-        labels: names of the classes, labels or numbers; or `labels_from`, data that name them (in a table
-            the column `label_column`); or `classes`, how many there are. Exactly one of the three.
-        weights: a `.safetensors` file, or a `.pt`/`.pth` state dict (read without executing pickle).
-        model_args: keyword arguments for the function that makes the model.
-        train: which share trains, united: `head`, `last:K`, `all`, `bias`, `norm`, or globs over
-            parameter names. The new head always does.
-        head: the classifier's name where the graph alone does not tell.
-        append_head: the head is a new linear layer behind the network's output (`head`, if there are several),
-            and replaces none. So it is, too, where no classifier is at the end and the output is a vector.
-        preprocessing: fields of `edgetl.artifacts.Preprocessing` that replace the model's own, and
-            `size` (pixels, or height and width) and `crop_pct` for convenience.
-        modality: what a sample is: `image`, `audio` (a recording, of which the network gets a log-mel
-            spectrogram), `text` (of which it gets token ids) or `array` (numbers of any shape); default
-            `text` for a language model of `hf:`, else what the data of `labels_from` are, else `image`.
-        max_length: most tokens of a text; default 128, or what the network takes.
-        dynamic_length: whether texts keep their own length, where nothing before the boundary depends on
-            it; else they are filled up.
-        input_shape: of an array; default that of the samples of `labels_from`.
-        audio: fields of `edgetl.artifacts.AudioPreprocessing` that replace its defaults.
-        task: `classification` (each sample has one class), `multilabel` (any number of them) or
-            `regression` (one or more numbers).
-        loss: default cross-entropy, binary cross-entropy or mean squared error; `l1` for regression.
-        backbone: `int8` quantises the frozen part before any training, so that the head is trained on just the
-            features that the deployed backbone will give; with ranges from `calibration`, samples that need
-            no labels (default `labels_from`).
-        device: a profile (`edgetl.device.profile`) of what will train; what does not fit it is refused, and `train` may
-            be `auto`, the largest share of the network that fits. Default for `auto`: this machine.
-        memory_mb: what training may take there, 10^6 bytes, in place of the profile's.
-        force: replace a prepared directory at `out`.
 
     Raises:
         EdgetlError: with one sentence for each thing a user can cause.
     """
     started = time.monotonic()
     _require_workstation()
-    target = Path(out)
-    loss = _loss(task, loss)
-    check_choice("backbone precision", backbone, BACKBONE_PRECISIONS)
-    calibration = calibration or labels_from
+    on_event, device, train = settings.on_event, settings.device, settings.train
+    target, labels_from, task, backbone = Path(settings.out), settings.labels_from, settings.task, settings.backbone
+    loss = _loss(task, settings.loss)
+    calibration = settings.calibration or labels_from
     if backbone == "int8" and calibration is None:
         raise EdgetlError("--backbone int8 takes the ranges of activations from samples: give --calibration DATA")
-    profile = load_device(device or THIS) if device or memory_mb or tuple(train) == ("auto",) else None
-    if profile is not None and memory_mb is not None:
-        check_number("memory_mb", memory_mb)
-        profile = replace(profile, training_memory_mb=memory_mb)
-    names, count = _labels(task, labels, labels_from, label_column, classes, on_event)
-    storage.refuse_existing(target, force=force, marker=MANIFEST)
+    profile = load_device(device or THIS) if device or settings.memory_mb or tuple(train) == ("auto",) else None
+    if profile is not None and settings.memory_mb is not None:
+        profile = replace(profile, training_memory_mb=settings.memory_mb)
+    names, count = _labels(settings)
+    storage.refuse_existing(target, force=settings.force, marker=MANIFEST)
 
     from edgetl.gradients import ort_artifacts
     from edgetl.graph.memory import graph_memory
@@ -171,28 +112,28 @@ def prepare(
     from edgetl.preparation.sources.assumed import settle
     from edgetl.preparation.sources.resolve import load_source, modality_of
 
-    data = kind_of(Path(labels_from), label_column) if labels_from is not None else Kind(None)
-    asked, modality = modality, modality or _implied(input_shape, audio) or modality_of(source, data.modality)
-    check_choice("modality", modality, MODALITIES)
+    data = kind_of(Path(labels_from), settings.label_column) if labels_from is not None else Kind(None)
+    source, asked, input_shape, audio = settings.source, settings.modality, settings.input_shape, settings.audio
+    modality = asked or _implied(input_shape, audio) or modality_of(source, data.modality)
     shapes: Sequence[Sequence[int] | None] = [input_shape]
     if modality == ARRAY and input_shape is None:
         shapes = data.shapes or [None]
     if data.modality not in (None, modality):
         how = "of networks for texts, hf:ID_OR_DIR can be prepared" if data.modality == TEXT else "let --modality agree"
         raise EdgetlError(f"{labels_from} holds {data.what}, but {source} is prepared for {Kind(modality).what}: {how}")
-    if modality != TEXT and (max_length is not None or dynamic_length):
+    if modality != TEXT and (settings.max_length is not None or settings.dynamic_length):
         raise EdgetlError("--max-length and --dynamic-length are of texts, and of no other modality")
     spectrogram = audio_preprocessing(audio or {}) if modality == AUDIO else None
     on_event(Stage("loading and exporting"))
     load = partial(
         load_source,
         source,
-        weights=weights,
-        model_args=model_args or {},
-        overrides=preprocessing or {},
+        weights=settings.weights,
+        model_args=settings.model_args or {},
+        overrides=settings.preprocessing or {},
         modality=modality,
-        max_length=max_length,
-        dynamic_length=dynamic_length,
+        max_length=settings.max_length,
+        dynamic_length=settings.dynamic_length,
         on_event=on_event,
     )
     loaded, taken = _first_that_loads(load, [_inputs(modality, shape, spectrogram) for shape in shapes])
@@ -200,10 +141,11 @@ def prepare(
         how = _options(modality, taken[0].shape if modality == ARRAY and input_shape is None else None)
         on_event(Note(f"{labels_from} holds {data.what}, so the network is prepared with {how}"))
     if loaded.preprocessing is not None and not loaded.stated:
-        pixels = settle(source, loaded.model, loaded.preprocessing, preprocessing or {}, on_event)
+        pixels = settle(source, loaded.model, loaded.preprocessing, settings.preprocessing or {}, on_event)
         loaded = replace(loaded, preprocessing=pixels)
     length = loaded.text.max_length if loaded.text is not None else 1
     on_event(Stage("cutting"))
+    append_head, head = settings.append_head, settings.head
     if not append_head and head is None and (name := heads.features_output(loaded.model)) is not None:
         append_head = True
         on_event(Note(f"no classifier is at the network's end: the head is a new linear layer on its output {name!r}"))
@@ -221,7 +163,7 @@ def prepare(
     if backbone == "int8" and parts.backbone is None:
         raise ModelError("nothing is frozen before the first layer that trains, so --backbone int8 has no backbone")
 
-    with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
+    with storage.directory_built_aside(target, force=settings.force, marker=MANIFEST) as directory:
         entrance = parts.inputs[0]
         if loaded.preprocessing is not None:
             build_preprocess(loaded.preprocessing, entrance.name, directory / PREPROCESS)
@@ -370,25 +312,19 @@ def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessin
 
 
 def _loss(task: str, loss: str | None) -> str:
-    check_choice("task", task, TASKS)
     if loss is not None and loss not in TASKS[task]:
         raise EdgetlError(f"{task} cannot be trained with the loss {loss!r}, only with {' or '.join(TASKS[task])}")
     return loss or TASKS[task][0]
 
 
-def _labels(
-    task: str,
-    labels: Sequence[str] | None,
-    labels_from: str | Path | None,
-    label_column: Sequence[str],
-    classes: int | None,
-    on_event: OnEvent,
-) -> tuple[tuple[str, ...], int]:
+def _labels(settings: PrepareSettings) -> tuple[tuple[str, ...], int]:
+    """Return the names of the outputs, if they are known, and their number."""
+    labels, labels_from, classes, task = settings.labels, settings.labels_from, settings.classes, settings.task
     given = [value is not None for value in (labels, labels_from, classes)]
     if sum(given) != 1:
         raise EdgetlError("give exactly one of --labels, --labels-from and --classes")
     if labels_from is not None:
-        names = label_names(Path(labels_from), task, tuple(label_column), on_event)
+        names = label_names(Path(labels_from), task, tuple(settings.label_column), settings.on_event)
     else:
         names = tuple(name.strip() for name in labels or ())
     if any(not name for name in names) or len(set(names)) != len(names):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from edgetl.artifacts import ORT_TRAINING_MODEL, PORTABLE_TRAIN_STEP, GraphMemory, Optimizer, ShareSize
+from edgetl.artifacts import ORT_TRAINING_MODEL, PORTABLE_TRAIN_STEP, GraphMemory, ShareSize
 from edgetl.device.planning import RESERVE, memory_of
 from edgetl.device.profile import Device
 from edgetl.engines.base import FEWEST_AT_ONCE
@@ -22,6 +22,7 @@ from edgetl.gradients.lower.lower import missing, write_portable
 from edgetl.graph.build import node_inputs
 from edgetl.graph.memory import graph_memory, nbytes
 from edgetl.graph.values import observe
+from edgetl.optimizers.registry import Optimizer
 from edgetl.preparation import policy, split
 from edgetl.preparation.heads import Network
 from edgetl.preparation.split import Parts

@@ -84,9 +84,9 @@ def to_int8(
 
     Weights are symmetric, one scale for each output channel; activations unsigned, with the range that the samples
     show. Matrix products give float32, and what lies between products is in bytes only where all that it reads is
-    (`quantized_nodes`); tables of embeddings have bytes with one scale for each row (`edgetl.quantization.tables`). Biases take up
-    what rounding shifts the means by (`edgetl.quantization.correction`). The network is quantised as it stands and with channels
-    of more equal size (`edgetl.quantization.equalization`), the better of both also with narrower ranges, and what comes nearest
+    (`quantized_nodes`); tables of embeddings have bytes with one scale for each row (`tables`). Biases take up
+    what rounding shifts the means by (`correction`). The network is quantised as it stands and with channels
+    of more equal size (`equalization`), the better of both also with narrower ranges, and what comes nearest
     to the float32 network on further samples is returned. The convolutions at the entrance stay in float32
     (`entrance`).
 

@@ -29,18 +29,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edgetl.artifacts import Optimizer
-from edgetl.choices import DECODINGS, MODALITIES, RANGES, SCHEDULES, TASKS
-from edgetl.data.depth import PixelRange
-from edgetl.errors import RunError
+from edgetl.data.pixel_range import PixelRange
+from edgetl.declaration import check_choice, check_range, declarations
+from edgetl.errors import EdgetlError, RunError
 from edgetl.events import EpochEnd
 from edgetl.files import schema, storage
 from edgetl.files.kinds import ARGS as ARGS
 from edgetl.files.kinds import RUN, mistaken
 from edgetl.files.npz import read_npz
 from edgetl.files.seal import check_file, seal_json, sealed_hash, unseal_json, write_sealed_npz
+from edgetl.optimizers.registry import Optimizer
+from edgetl.runs.settings import SCHEDULES, TrainingSettings
 from edgetl.runtime.providers import CPU
+from edgetl.shared_settings import DECODINGS, MODALITIES
 from edgetl.tasks.figures import metrics_of
+from edgetl.tasks.names import TASKS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,20 +66,18 @@ FILES = (ARGS, SAMPLES, RESULTS, METRICS, VALIDATION, BEST, LAST, FINAL, REPORT,
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunArgs:
-    """What a run was asked to do. `epochs` may grow when it is resumed; nothing else may change.
+class RunArgs(TrainingSettings):
+    """What `args.yaml` holds: the settings of a run, settled, and what is needed to repeat it.
+
+    Settings that were open have the values that were chosen for them. The defaults are those of older runs, whose
+    files lack a line.
 
     Attributes:
         labels: names of the outputs.
         input_columns: of a table of numbers, which ones it took.
         label_columns: as they were given.
-        window, hop: of windows of recordings, in seconds, as they were given; both None for whole recordings.
-        decode: how pictures were decoded; runs from before it could be chosen decoded them in full.
         target_mean, target_std: of the training data's numbers; see `edgetl.tasks.targets.TargetEncoder`.
-        pixel_range: the values that become black and white, of pictures of more than 8 bits
-            (`edgetl.data.depth`); None if there were none.
-        refit: whether the run ends with training on all samples, those that validated included.
-        keep_test: whether the part `test` of the data was left alone, though nothing else validated.
+        pixel_range: None if there are no pictures of more than 8 bits.
         samples_sha256: of the file `samples.csv`.
     """
 
@@ -85,32 +86,20 @@ class RunArgs:
     artifacts_sha256: str
     data: str
     val: str | None
-    val_fraction: float
     labels: tuple[str, ...]
-    epochs: int
     batch_size: int
     lr: float
-    seed: int
-    engine: str
     init: str = "zero"
     schedule: str = "constant"
     warmup: float = 0.0
-    patience: int | None = None
-    label_smoothing: float = 0.0
-    class_weights: str | None = None
-    augment: str | None = None
     views: int = 0
-    flip: bool = True
     cache_precision: str = "float32"
     decode: str = "full"
     optimizer: Optimizer = field(default_factory=Optimizer)
-    micro_batch: int | None = None
     provider: str = CPU
     provider_options: dict[str, str] = field(default_factory=dict)
     input_columns: tuple[str, ...] = ()
     label_columns: tuple[str, ...] = ()
-    window: float | None = None
-    hop: float | None = None
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
     task: str = "classification"
@@ -119,8 +108,11 @@ class RunArgs:
     device: str | None = None
     pixel_range: PixelRange | None = None
     refit: bool = False
-    keep_test: bool = False
     samples_sha256: str = ""
+
+
+UNCHOSEN = 0.0
+"""The learning rate of settings whose rate is yet to be chosen; no run has it."""
 
 
 class UsedSample(NamedTuple):
@@ -217,7 +209,7 @@ class Run:
             args = schema.from_json(RunArgs, unseal_json({name: json.loads(value) for name, _, value in lines}))
             _check(args)
             return args
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, EdgetlError) as error:
             raise _damaged(file, error) from None
 
     def write_samples(self, samples: Iterable[UsedSample]) -> None:
@@ -449,7 +441,6 @@ def _check(args: RunArgs) -> None:
         ("task", args.task, TASKS),
         ("modality", args.modality, MODALITIES),
         ("schedule", args.schedule, SCHEDULES),
-        ("decode", args.decode, DECODINGS),
         ("metric", args.metric, metrics_of(args.task) if args.task in TASKS else ()),
     ):
         if value not in some:
@@ -458,10 +449,12 @@ def _check(args: RunArgs) -> None:
         raise ValueError("labels, target_mean and target_std do not go together")
     if args.augment is None and args.views != 0:
         raise ValueError("there are views without augment")
-    numbers = {**vars(args.optimizer), **vars(args), "views": args.views if args.augment else None}
-    for name in RANGES:
-        if (number := numbers.get(name)) is not None and number not in RANGES[name]:
-            raise ValueError(f"{name} is {number}")
+    check_choice("decoding", args.decode, DECODINGS)
+    for each, known in declarations(TrainingSettings):
+        value = getattr(args, each.name)
+        if known.range is not None and value is not None and (each.name != "views" or args.augment):
+            check_range(each.name, value, known.range)
+    args.optimizer.check()
 
 
 def _results_csv(history: tuple[EpochEnd, ...]) -> str:

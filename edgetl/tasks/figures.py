@@ -13,6 +13,9 @@ FIGURES = {
 }
 """What is measured of each task besides the loss. By the first the best epoch is chosen, unless another is named."""
 
+ALL_METRICS = tuple(dict.fromkeys(name for figures in FIGURES.values() for name in (*figures, "loss")))
+"""By what a best epoch can be chosen, in some task."""
+
 NAMES = {
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",

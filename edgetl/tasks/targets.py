@@ -21,7 +21,7 @@ class TargetEncoder:
     """Labels of one task as targets and weights.
 
     Attributes:
-        task: one of `edgetl.choices.TASKS`.
+        task: one of `edgetl.tasks.names.TASKS`.
         outputs: K, the number of classes or of numbers.
         label_smoothing: ε: a class's target is `1 - ε + ε/K`, every other's `ε/K` (Szegedy et al. 2016).
         class_weights: one for each class; None weighs all alike.

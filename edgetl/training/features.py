@@ -41,8 +41,8 @@ from edgetl.data.augment import Views
 from edgetl.data.checks import groups_at_odds
 from edgetl.data.dataset import Sample, Samples, content_digest
 from edgetl.data.decode import Decoder, Span, enough_pixels, open_decoder
-from edgetl.data.depth import FULL_RANGE, PixelRange
 from edgetl.data.memory import Budget, decoding_bytes
+from edgetl.data.pixel_range import FULL_RANGE, PixelRange
 from edgetl.data.sample import Reader
 from edgetl.errors import DataError, EngineError, RunError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore

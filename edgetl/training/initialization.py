@@ -179,7 +179,7 @@ def ridge(
     recording, fitted without them, is `(I - H_GG)⁻¹(y - ŷ)_G` (Allen 1974, PRESS, for each sample alone).
 
     Args:
-        task: one of `edgetl.choices.TASKS`.
+        task: one of `edgetl.tasks.names.TASKS`.
         smoothing, recordings: as for `prototype`.
     """
     moments = _moments(batches)

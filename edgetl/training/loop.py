@@ -21,6 +21,7 @@ from edgetl.runtime.providers import Provider
 from edgetl.runtime.sessions import return_memory
 from edgetl.tasks.figures import best_epoch
 from edgetl.tasks.targets import TargetEncoder, answers, balanced_weights, figures
+from edgetl.training.callbacks import Callback, EarlyStopping
 from edgetl.training.features import FeatureSet, decoder_of
 from edgetl.training.initialization import head_inputs, prototype, ridge
 from edgetl.training.rate import LEFT_OUT, TRIAL_STEPS, UNRULED, find_rate, head_rate, pretrained_rate
@@ -54,6 +55,7 @@ class Job:
     threads: int
     provider: Provider
     on_event: OnEvent
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def at_once(self) -> int:
@@ -133,7 +135,7 @@ def _turns(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
 def default_learning_rate(job: Job) -> float:
     """Return the rate that suits what trains (`edgetl.training.rate`)."""
     manifest = job.prepared.manifest
-    if job.args.optimizer.name != "adamw":
+    if not job.args.optimizer.rule.moves_by_rate:
         return UNRULED
     if manifest.trains_pretrained:
         return pretrained_rate(len(job.train_rows), manifest.modality)
@@ -145,7 +147,7 @@ def default_learning_rate(job: Job) -> float:
 
 
 def find_learning_rate(job: Job) -> float:
-    """Try rates from the start that training will have, on a part of the training samples; see `edgetl.training.rate`."""
+    """Try rates from the start that training will have, on some training samples; see `edgetl.training.rate`."""
     rng = np.random.default_rng([job.args.seed, 0])
     order, recordings = rng.permutation(job.train_rows), rng.permutation(np.unique(job.recordings[job.train_rows]))
     kept = max(1, round(len(recordings) * (1 - LEFT_OUT)))
@@ -179,6 +181,9 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
     """
     args = job.args
     history = last.history if last else ()
+    callbacks = job.callbacks
+    if args.patience is not None:
+        callbacks = (EarlyStopping(args.patience, args.metric), *callbacks)
 
     def finish(epoch: int, train_loss: float | None, started: float) -> None:
         nonlocal history
@@ -190,14 +195,16 @@ def train(job: Job, run: Run, engine: Engine, last: Checkpoint | None) -> tuple[
         return_memory()
         run.write_results(history)
         job.on_event(end)
+        for each in callbacks:
+            each.epoch_ended(end)
 
     if history:
         run.write_results(history)  # the run may have died between the checkpoint and its line
     else:
         finish(0, None, time.monotonic())
     for epoch in range(history[-1].epoch + 1, args.epochs + 1):
-        if args.patience is not None and epoch - 1 - best_epoch(history, args.metric).epoch >= args.patience:
-            job.on_event(Note(f"no better epoch in {args.patience}: stopped before epoch {epoch}"))
+        if reason := next((why for each in callbacks if (why := each.why_stop(history))), None):
+            job.on_event(Note(f"{reason}: stopped before epoch {epoch}"))
             break
         started = time.monotonic()
         finish(epoch, _steps(job, run, engine, epoch, args.epochs, history), started)

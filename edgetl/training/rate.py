@@ -34,9 +34,6 @@ PRETRAINED_BOUNDS = (2e-5, 2e-4)
 TEXT_BOUNDS = (2e-5, 5e-5)
 """Language models are trained at lower rates; more samples do not change that."""
 
-PRETRAINED_WARMUP = 0.1
-"""Share of the steps over which the rate of a pretrained network rises; behind them it falls along a line."""
-
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 TRIAL_STEPS = 100

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import math
 
+PRETRAINED_WARMUP = 0.1
+"""Share of the steps over which the rate of a pretrained network rises; behind them it falls along a line."""
+
+
+def choose_schedule(schedule: str, warmup: float | None, *, pretrained: bool) -> tuple[str, float]:
+    """Return schedule and warm-up as they were given, or as they suit a head alone or pretrained layers as well."""
+    if warmup is None:
+        warmup = PRETRAINED_WARMUP if pretrained and schedule == "auto" else 0.0
+    return ("linear" if pretrained else "constant") if schedule == "auto" else schedule, warmup
+
 
 def learning_rate(peak: float, schedule: str, warmup: float, step: int, steps: int) -> float:
     """Return the rate of step `step` (0 for the first) of `steps`.
@@ -13,7 +23,7 @@ def learning_rate(peak: float, schedule: str, warmup: float, step: int, steps: i
     2017).
 
     Args:
-        schedule: one of `edgetl.choices.SCHEDULES`.
+        schedule: one of `edgetl.runs.settings.SCHEDULES`.
         warmup: a share of all steps, in 0..1.
     """
     rising = round(warmup * steps)

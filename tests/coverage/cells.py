@@ -13,19 +13,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgetl.artifacts import (
-    BATCH_LOGITS,
-    ORT_CHECKPOINT,
-    ORT_EVAL_MODEL,
-    ORT_TRAINING_MODEL,
-    Artifacts,
-    Optimizer,
-    Preprocessing,
-)
+from edgetl.artifacts import BATCH_LOGITS, ORT_CHECKPOINT, ORT_EVAL_MODEL, ORT_TRAINING_MODEL, Artifacts, Preprocessing
 from edgetl.engines.ort_training import import_training_api
 from edgetl.gradients import ort_artifacts
 from edgetl.graph.build import join, make_model, replace_parameters
 from edgetl.graph.execute import run_graph
+from edgetl.optimizers.registry import Optimizer
 from edgetl.preparation import policy, split
 from edgetl.preparation.heads import Network
 from edgetl.runtime import sessions
@@ -44,7 +37,7 @@ STANDS_STILL = 0.005
 ENCODE = TargetEncoder("classification", CLASSES)
 # without weight decay: at rates as small as some networks need here it is less than a parameter's last bit, so that
 # how an engine rounds it would be all that it does (its arithmetic is tested in tests/engines)
-OPTIMIZER = Optimizer("sgd", momentum=0.9, weight_decay=0.0)
+OPTIMIZER = Optimizer("sgd", weight_decay=0.0)
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,15 @@ from edgetl.artifacts import (
     TARGETS,
     Artifacts,
     Manifest,
-    Optimizer,
     Preprocessing,
     Source,
 )
-from edgetl.engines.optimizers import GRADIENT
+from edgetl.engines.names import GRADIENT
 from edgetl.engines.registry import open_engine
 from edgetl.engines.update import gradients_of
 from edgetl.files.npz import npz_bytes
 from edgetl.gradients.lower.lower import write_portable
+from edgetl.optimizers.registry import Optimizer
 from edgetl.preparation.split import Parts
 from edgetl.runtime.providers import Provider, open_placed
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetl.choices import STRENGTHS
 from edgetl.data.augment import Views
 from edgetl.errors import DataError
+from edgetl.runs.settings import STRENGTHS
 
 RNG = np.random.default_rng(0)
 DIGEST = b"0123456789abcdef"

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetl.artifacts import Artifacts, Optimizer, load_artifacts
+from edgetl.artifacts import Artifacts, load_artifacts
 from edgetl.engines.registry import Engine, open_engine
 from edgetl.errors import EngineError
+from edgetl.optimizers.registry import Optimizer
 from edgetl.runtime.sessions import installed_distributions
 
 _TRAINING = any(name.startswith("onnxruntime-training") for name in installed_distributions())
@@ -100,14 +101,14 @@ def test_steps_are_adamw(
     engine = opened(name, artifacts, optimizer=optimizer, micro_batch=micro_batch)
     values = [np.zeros((4, 64)), np.zeros(4)]
     moments = [[np.zeros_like(value), np.zeros_like(value)] for value in values]
-    beta1, beta2 = optimizer.betas
+    beta1, beta2, epsilon = optimizer.hyperparameters.values()
     for step, rate in enumerate(RATES, start=1):
         for value, gradient, (first, second) in zip(values, clipped(values, clip_norm), moments, strict=True):
             first[...] = beta1 * first + (1 - beta1) * gradient
             second[...] = beta2 * second + (1 - beta2) * gradient**2
             corrected = first / (1 - beta1**step), second / (1 - beta2**step)
             value *= 1 - rate * weight_decay
-            value -= rate * corrected[0] / (np.sqrt(corrected[1]) + optimizer.epsilon)
+            value -= rate * corrected[0] / (np.sqrt(corrected[1]) + epsilon)
         engine.train_step([X], T, W, rate)
     check_parameters(engine, *values)
 
@@ -124,7 +125,7 @@ def test_steps_are_sgd_with_momentum(
     weight_decay: float,
 ) -> None:
     """Against the formula of torch.optim.SGD, with decoupled decay, in float64."""
-    optimizer = Optimizer("sgd", momentum=momentum, weight_decay=weight_decay, clip_norm=clip_norm)
+    optimizer = Optimizer("sgd", {"momentum": momentum}, weight_decay=weight_decay, clip_norm=clip_norm)
     engine = opened(name, artifacts, optimizer=optimizer, micro_batch=micro_batch)
     values = [np.zeros((4, 64)), np.zeros(4)]
     moments = [np.zeros_like(value) for value in values]
@@ -135,6 +136,32 @@ def test_steps_are_sgd_with_momentum(
             value *= 1 - rate * weight_decay
         engine.train_step([X], T, W, rate)
     check_parameters(engine, *values)
+
+
+@pytest.mark.parametrize("micro_batch", MICRO_BATCHES)
+@pytest.mark.parametrize(("betas", "weight_decay"), [((0.9, 0.99), 0.0), ((0.9, 0.99), 0.3), ((0.5, 0.8), 0.01)])
+def test_steps_are_lion(
+    artifacts: Artifacts, micro_batch: int | None, betas: tuple[float, float], weight_decay: float
+) -> None:
+    """Against algorithm 2 of Chen et al. (2023), in float64."""
+    numbers = dict(zip(("beta1", "beta2"), betas, strict=True))
+    optimizer = Optimizer("lion", numbers, weight_decay=weight_decay)
+    engine = opened("portable", artifacts, optimizer=optimizer, micro_batch=micro_batch)
+    values = [np.zeros((4, 64)), np.zeros(4)]
+    moments = [np.zeros_like(value) for value in values]
+    for rate in RATES:
+        for value, gradient, moment in zip(values, gradients(*values), moments, strict=True):
+            direction = np.sign(betas[0] * moment + (1 - betas[0]) * gradient)
+            value -= rate * (direction + weight_decay * value)
+            moment[...] = betas[1] * moment + (1 - betas[1]) * gradient
+        engine.train_step([X], T, W, rate)
+    check_parameters(engine, *values)
+
+
+@pytest.mark.skipif(not _TRAINING, reason="needs onnxruntime-training")
+def test_what_onnxruntime_training_lacks_is_refused(artifacts: Artifacts) -> None:
+    with pytest.raises(EngineError, match="has no lion: use --engine portable"):
+        opened("ort-training", artifacts, optimizer=Optimizer("lion"))
 
 
 def clipped(values: list[np.ndarray], largest: float | None) -> list[np.ndarray]:

@@ -11,8 +11,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from edgetl import deploy, finetune, prepare
-from edgetl.artifacts import Optimizer, Preprocessing
+from edgetl.artifacts import Preprocessing
 from edgetl.gradients import ort_artifacts
+from edgetl.optimizers.registry import Optimizer
 from edgetl.preparation import policy, split
 from edgetl.preparation.heads import replace_head
 from edgetl.preparation.sources.export import export

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl.artifacts import BATCH_LOGITS, ORT_TRAINING_MODEL, Optimizer, TensorSpec
+from edgetl.artifacts import BATCH_LOGITS, ORT_TRAINING_MODEL, TensorSpec
 from edgetl.errors import ModelError
 from edgetl.gradients import ort_artifacts
 from edgetl.gradients.losses import LOSSES, with_loss
 from edgetl.gradients.lower.lower import lower_gradients
 from edgetl.graph.build import make_model
+from edgetl.optimizers.registry import Optimizer
 from edgetl.runtime import sessions
 from edgetl.tasks.targets import TargetEncoder, balanced_weights
 

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 import edgetl
-from edgetl.artifacts import TOKENIZER, Optimizer, load_artifacts
+from edgetl.artifacts import TOKENIZER, load_artifacts
 from edgetl.data.text import Tokenize
 from edgetl.deployment.deployed import METADATA_TOKENIZER, DeployedModel
 from edgetl.engines.registry import open_engine
 from edgetl.errors import DeployError, EdgetlError, ModelError
 from edgetl.events import Event, Note
+from edgetl.optimizers.registry import Optimizer
 from edgetl.training.features import extract_features
 
 pytest.importorskip("transformers")
@@ -82,8 +83,8 @@ def test_steps_are_torchs_on_both_engines(kind: str, policy: str, tmp_path: Path
     named = dict(module.named_parameters())
     trained = [named[spec.name] for spec in manifest.trainable]
     optimizer = torch.optim.SGD(trained, lr=0.5)
-    engines = {name: open_engine(name, prepared, threads=1, optimizer=Optimizer("sgd", momentum=0.0, weight_decay=0.0))
-               for name in ("ort-training", "portable")}  # fmt: skip
+    plain = Optimizer("sgd", {"momentum": 0.0}, weight_decay=0.0)
+    engines = {name: open_engine(name, prepared, threads=1, optimizer=plain) for name in ("ort-training", "portable")}
     for _ in range(3):  # the first step moves the head alone, which is zero
         logits = module(**batch)
         scores = logits.logits if "logits" in logits else pooled(head, logits.last_hidden_state, batch)

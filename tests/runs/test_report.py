@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgetl import finetune, write_report
-from edgetl.artifacts import Optimizer
 from edgetl.data.dataset import content_digest
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd, Event, Note
+from edgetl.optimizers.registry import Optimizer
 from edgetl.runs.report import text
 from edgetl.runs.report.findings import gather
 from edgetl.runs.report.page import page
@@ -96,7 +96,7 @@ def make_run(
             lr=1e-3,
             seed=0,
             engine="portable",
-            optimizer=Optimizer("sgd", momentum=0.5),
+            optimizer=Optimizer("sgd", {"momentum": 0.5}),
             micro_batch=None,
             provider="CPUExecutionProvider",
             provider_options={},

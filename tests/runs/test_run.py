@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetl.artifacts import Optimizer
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd
+from edgetl.optimizers.registry import Optimizer
 from edgetl.runs.run import BEST, LAST, RESULTS, Checkpoint, EpochResult, Run, RunArgs
 
 

@@ -470,7 +470,7 @@ def test_what_the_command_line_refuses_the_function_refuses_too(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("change", [{"momentum": 0.5}, {"init": "ridge"}, {"micro_batch": 4}, {"weight_decay": 0.5}])
+@pytest.mark.parametrize("change", [{"optimizer": "sgd"}, {"init": "ridge"}, {"micro_batch": 4}, {"weight_decay": 0.5}])
 def test_a_run_is_not_continued_with_other_settings(train: Callable[..., Any], change: dict[str, Any]) -> None:
     train()
     with pytest.raises(RunError, match="cannot be resumed"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetl.choices import SCHEDULES
+from edgetl.runs.settings import SCHEDULES
 from edgetl.training.rate import RATES, find_rate
 from edgetl.training.schedule import learning_rate
 

@@ -4,27 +4,29 @@ from typing import Any
 
 import pytest
 
-from edgetl.choices import TASKS
 from edgetl.errors import RunError
 from edgetl.tasks.figures import metrics_of
-from edgetl.training.settings import check_task
+from edgetl.tasks.names import TASKS
+from edgetl.training.settings import FinetuneSettings, check_task
 
-PLAIN: dict[str, Any] = {"label_smoothing": 0.0, "class_weights": None, "init": "auto", "metric": None}
+
+def settings(**changes: Any) -> FinetuneSettings:
+    return FinetuneSettings("artifacts", "data", out="run", **changes)
 
 
 @pytest.mark.parametrize("change", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}, {"init": "prototype"}])
 def test_what_is_for_one_class_per_sample(change: dict[str, Any]) -> None:
-    check_task({**PLAIN, **change}, "classification")
+    check_task(settings(**change), "classification")
     for task in ("multilabel", "regression"):
-        check_task(PLAIN, task)
+        check_task(settings(), task)
         with pytest.raises(RunError, match=f"are for one class per sample, not for {task}"):
-            check_task({**PLAIN, **change}, task)
+            check_task(settings(**change), task)
 
 
 def test_each_task_has_its_metrics_and_no_others() -> None:
     for task in TASKS:
         for metric in {name for each in TASKS for name in metrics_of(each)}:
-            given = {**PLAIN, "metric": metric}
+            given = settings(metric=metric)
             if metric in metrics_of(task):
                 check_task(given, task)
             else:

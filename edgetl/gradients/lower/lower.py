@@ -20,10 +20,9 @@ from edgetl.artifacts import (
     PORTABLE_PARAMETERS,
     PORTABLE_TRAIN_STEP,
     SAMPLE_WEIGHTS,
-    Optimizer,
     TensorSpec,
 )
-from edgetl.engines.optimizers import GRADIENT, LOSS
+from edgetl.engines.names import GRADIENT, LOSS
 from edgetl.engines.update import with_update
 from edgetl.errors import ModelError
 from edgetl.files.npz import npz_bytes
@@ -33,6 +32,7 @@ from edgetl.gradients.lower.builder import Lowering
 from edgetl.graph.build import make_model, prune
 from edgetl.graph.rewrite import FLOATS, Rule, Unsupported
 from edgetl.graph.values import observe
+from edgetl.optimizers.registry import Optimizer
 
 RULES: dict[str, Rule] = {
     **activations.RULES,

@@ -20,7 +20,7 @@ from edgetl.tasks.figures import leading
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgetl.data.depth import PixelRange
+    from edgetl.data.pixel_range import PixelRange
 
 
 LARGEST_MATRIX = 500

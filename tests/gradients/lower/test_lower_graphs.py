@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgetl.artifacts import TensorSpec
-from edgetl.engines.optimizers import GRADIENT
+from edgetl.engines.names import GRADIENT
 from edgetl.gradients.decompose.decompose import decompose
 from edgetl.gradients.lower.lower import lower_gradients, missing
 from edgetl.runtime import sessions

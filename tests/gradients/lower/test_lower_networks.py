@@ -17,12 +17,12 @@ from edgetl.artifacts import (
     PORTABLE_TRAIN_STEP,
     TRAINABLE,
     Artifacts,
-    Optimizer,
     load_artifacts,
 )
 from edgetl.engines.registry import Engine, open_engine
 from edgetl.errors import EngineError
 from edgetl.gradients.lower.lower import write_portable
+from edgetl.optimizers.registry import Optimizer
 from edgetl.tasks.targets import TargetEncoder
 
 SOURCE = """
@@ -203,7 +203,7 @@ def test_its_state_continues_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mobile", "attention"])
 def test_parts_of_a_batch_give_the_same_step(name: str, engine: str, tmp_path: Path) -> None:
     artifacts = prepared(name, tmp_path, "all")
-    sgd = Optimizer("sgd", momentum=0.9, weight_decay=0.0)  # whose steps are as exact as its gradients
+    sgd = Optimizer("sgd", weight_decay=0.0)  # whose steps are as exact as its gradients
     whole = opened(artifacts, engine=engine, optimizer=sgd)
     parts = opened(artifacts, engine=engine, optimizer=sgd, micro_batch=4)
     for batch in batches(artifacts, (9, 9, 3)):

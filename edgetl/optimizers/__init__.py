@@ -1,0 +1,1 @@
+"""A file for each optimizer, and the registry that knows them."""

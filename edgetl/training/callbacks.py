@@ -1,0 +1,55 @@
+"""What Python code may do at the end of each epoch: look, log, and stop the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgetl.events import EpochEnd
+from edgetl.tasks.figures import best_epoch
+
+
+class Callback:
+    """Base of all callbacks; both methods do nothing."""
+
+    def epoch_ended(self, end: EpochEnd) -> None:
+        """Receive an epoch that is finished and kept on the disk."""
+
+    def why_stop(self, history: Sequence[EpochEnd]) -> str | None:
+        """Return the reason to train no further, or None; the run ends as if it had no more epochs.
+
+        It is asked before each epoch, also of a run that is resumed, so the answer should depend on the history alone.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class EarlyStopping(Callback):
+    """Stop where the best epoch lies `patience` epochs back.
+
+    Attributes:
+        metric: as `--metric` names it.
+    """
+
+    patience: int
+    metric: str
+
+    def why_stop(self, history: Sequence[EpochEnd]) -> str | None:
+        """See `Callback.why_stop`."""
+        if history[-1].epoch - best_epoch(history, self.metric).epoch < self.patience:
+            return None
+        return f"no better epoch in {self.patience}"
+
+
+@dataclass(frozen=True)
+class Logging(Callback):
+    """Write a line for each epoch to a logger of the standard library."""
+
+    logger: logging.Logger = logging.getLogger("edgetl")
+
+    def epoch_ended(self, end: EpochEnd) -> None:
+        """See `Callback.epoch_ended`."""
+        figures = {"loss": end.train_loss, "val_loss": end.val_loss, **end.val_figures}
+        measured = ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if value is not None)
+        self.logger.info("epoch %d of %d in %.1f s: %s", end.epoch, end.epochs, end.seconds, measured)

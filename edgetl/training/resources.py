@@ -1,0 +1,149 @@
+"""What a run computes with: engine, provider, cores and memory, as asked for, or as the device has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from edgetl import defaults
+from edgetl.artifacts import Artifacts
+from edgetl.device.planning import plan_for
+from edgetl.device.profile import Device, load_device, this_device
+from edgetl.engines.registry import resolve_engine
+from edgetl.errors import DeviceError, EngineError
+from edgetl.events import Note, OnEvent
+from edgetl.optimizers.registry import Optimizer
+from edgetl.runtime import sessions
+from edgetl.runtime.providers import PROVIDERS, Provider, resolve_provider
+from edgetl.shared_settings import THIS
+from edgetl.training.settings import FinetuneSettings
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run computes with: as it was asked for, or else as the device has it, or else by default.
+
+    Attributes:
+        device: None if none was named and no memory given.
+        memory_mb: what the process may take, 10^6 bytes; None for no limit.
+        decoding_mb: what decoding samples may take of it; None for no limit.
+    """
+
+    engine: str
+    provider: Provider
+    threads: int
+    batch_size: int
+    cache_precision: str
+    device: Device | None
+    device_name: str
+    memory_mb: float | None
+    decoding_mb: float | None = None
+
+
+def resources(given: FinetuneSettings, optimizer: Optimizer) -> Resources:
+    """Settle what the settings leave to the device.
+
+    Raises:
+        DeviceError: there is no such device, or nothing trains on it.
+        EngineError: the engine or provider is not installed.
+    """
+    on_event = given.on_event
+    name = given.device or THIS
+    device = load_device(name) if given.device or given.memory_mb else None
+    if device is not None and not device.engines:
+        raise DeviceError(f"no engine of edgetl runs on {name}: train elsewhere and deploy for it")
+    engine, provider, options = given.engine, given.provider, given.provider_options
+    if device is not None and name != THIS:
+        engine = _first_installed(device.engines) if engine == "auto" else engine
+        if provider is None:
+            provider, options = _first_available(device, on_event)
+    return Resources(
+        engine=_engine_for(optimizer, engine),
+        provider=resolve_provider(provider, options, allow_fallback=given.allow_fallback, on_event=on_event),
+        threads=sessions.usable_threads(given.threads or (device.threads if device else None), on_event),
+        batch_size=given.batch_size or (device.batch_size if device else defaults.BATCH_SIZE),
+        cache_precision=given.cache_precision or (device.cache_precision if device else "float32"),
+        device=device,
+        device_name=name,
+        memory_mb=given.memory_mb or (device.training_memory_mb if device else None),
+    )
+
+
+def _engine_for(optimizer: Optimizer, name: str) -> str:
+    """Return the engine that `name` means here and that has the optimizer."""
+    engine = resolve_engine(name)
+    rule = optimizer.rule
+    if engine == "ort-training" and rule.ort_attributes(optimizer.hyperparameters, optimizer.weight_decay) is None:
+        if name == "auto":
+            return "portable"
+        raise EngineError(f"onnxruntime-training has no optimizer {rule.name}: use --engine portable")
+    return engine
+
+
+def _first_installed(engines: Sequence[str]) -> str:
+    """Return the first engine that is installed; the first of all, which then says what to install, if none is."""
+    for engine in engines:
+        try:
+            return resolve_engine(engine)
+        except EngineError:
+            continue
+    return engines[0]
+
+
+def _first_available(device: Device, on_event: OnEvent) -> tuple[str, Mapping[str, str]]:
+    available = sessions.import_onnxruntime().get_available_providers()
+    for wanted in device.providers:
+        if PROVIDERS.get(wanted.name) in available:
+            if wanted is not device.providers[0]:
+                lacking = device.providers[0]
+                on_event(Note(f"this onnxruntime has no {lacking.name}, so {wanted.name} computes"))
+            return wanted.name, wanted.options
+    return "cpu", {}
+
+
+def fit_memory(
+    found: Resources, prepared: Artifacts, micro_batch: int | None, decoding_mb: float, validated: int
+) -> tuple[Resources, int | None]:
+    """Keep a run within the memory it may take; return fewer threads where they must be, and the largest micro-batch.
+
+    Where no device and no memory were named, a control group's limit is kept to, which would end the process without
+    a word.
+
+    Args:
+        decoding_mb: what decoding one of the samples takes, 10^6 bytes.
+        validated: how many samples validate.
+
+    Raises:
+        DeviceError: it does not fit; the message says what would.
+    """
+    unasked = found.device is None
+    if unasked:
+        limit, manifest = sessions.memory_limit_mb(), prepared.manifest
+        step = manifest.step_memory if found.engine == "portable" else manifest.ort_step_memory
+        if limit is None or step is None:
+            return found, None
+        found = replace(found, device=this_device(), device_name="this control group", memory_mb=limit)
+    assert found.device is not None
+    plan = partial(
+        plan_for,
+        prepared,
+        replace(found.device, engines=(found.engine,), threads=found.threads),
+        name=found.device_name,
+        batch_size=found.batch_size,
+        decoding_mb=decoding_mb,
+        validated=validated,
+    )
+    planned = plan(memory_mb=found.memory_mb)
+    if not planned.fits and unasked:
+        # nobody asked for a reserve; what does not fit even without one would be killed
+        planned = plan(memory_mb=found.memory_mb, reserve=1.0)
+    if not planned.fits:
+        otherwise = "; or name another limit with --memory" if unasked else ""
+        raise DeviceError("; ".join(planned.problems) + otherwise)
+    if micro_batch is not None and micro_batch > planned.largest_micro_batch:
+        raise DeviceError(
+            f"--micro-batch {micro_batch} takes more than the {planned.budget_mb:.0f} MB of {found.device_name}: "
+            f"{planned.largest_micro_batch} fit"
+        )
+    return replace(found, threads=planned.threads, decoding_mb=planned.decoding_mb), planned.largest_micro_batch
