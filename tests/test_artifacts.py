@@ -82,7 +82,7 @@ def test_a_damaged_manifest_is_one_sentence(copy: Path, text: str) -> None:
         ({"modality": "text", "text": {"tokenizer": "t", "max_length": 0}}, "'text.max_length' is 0"),
         (
             {"optimizer": {"name": "adamw", "betas": [0.9, 1.0]}},
-            "beta2 of adamw must lie between 0 and just below 1, not be 1.0",
+            "beta2 of adamw must lie between 0 and just",
         ),
         ({"optimizer": {"epsilon": float("nan")}}, "epsilon of adamw must lie between"),
         ({"backbone_macs": -5}, "'backbone_macs' is -5"),

@@ -15,7 +15,7 @@ import pytest
 from conftest import engines, write_pictures
 
 from edgetl import deploy, finetune
-from edgetl.errors import ArtifactsError, DataError, EdgetlError, EngineError, RunError
+from edgetl.errors import ArtifactsError, DataError, EdgetlError, RunError
 from edgetl.events import EpochEnd, EpochProgress, Event, Note
 from edgetl.runs.run import BEST, FINAL, LAST, Checkpoint, Run
 
@@ -260,7 +260,7 @@ def test_two_into_one_directory(train: Callable[..., Any], tmp_path: Path) -> No
 
 
 def test_an_unknown_engine(train: Callable[..., Any]) -> None:
-    with pytest.raises(EngineError, match="choose one of"):
+    with pytest.raises(EdgetlError, match="choose one of"):
         train(engine="tensorflow")
 
 
