@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgetl.artifacts import BACKBONE, PREPROCESS, load_artifacts
+from edgetl.artifacts import BACKBONE, IMAGE, PREPROCESS, load_artifacts
 from edgetl.data.dataset import read_rgb
-from edgetl.data.decode import IMAGE, enough_pixels
+from edgetl.data.decode import enough_pixels
 from edgetl.runtime.sessions import open_session
 
 

@@ -6,7 +6,7 @@ import locale
 import os
 import sys
 
-from edgetl.cli import main
+from edgetl.cli.main import main
 
 
 def run() -> None:

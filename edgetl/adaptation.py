@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import edgetl
-from edgetl.artifacts import load_artifacts
+from edgetl.artifacts import ARRAY, load_artifacts
 from edgetl.data.dataset import has_test, label_names, open_measured, task_of, wanted_by
-from edgetl.data.decode import ARRAY
 from edgetl.data.kind import kind_of
 from edgetl.declaration import check
 from edgetl.deployment.compose import run_hash

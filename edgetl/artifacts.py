@@ -114,6 +114,15 @@ class Preprocessing:
         return (TensorSpec("pixels", (self.channels, self.height, self.width)),)
 
 
+IMAGE, AUDIO, ARRAY = "image", "audio", "array"
+"""Inputs of `preprocess.onnx`, and modalities: `[height, width, 3]` uint8, `[samples]` and `[*shape]` float32."""
+
+TEXT = "text"
+"""The modality whose inputs are those of `TextPreprocessing`."""
+
+LOGITS, PROBABILITIES, VALUES = "logits", "probabilities", "values"
+"""Outputs of the deployed file."""
+
 SPECTROGRAM = "spectrogram"
 """Name of a network's input that is one."""
 

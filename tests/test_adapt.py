@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from edgetl import adapt, deploy, evaluate, finetune, predict
 from edgetl.adaptation import STATE, kept_beside, options_of
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.data.dataset import task_of
 from edgetl.errors import DataError, DeployError, EdgetlError, RunError
 from edgetl.events import Event, Note

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import edgetl
 from edgetl.artifacts import MANIFEST
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.runs.run import METRICS, RESULTS, VALIDATION
 
 

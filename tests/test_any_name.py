@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgetl.cli import main
 from edgetl.cli.console import table
+from edgetl.cli.main import main
 from edgetl.errors import visible
 from edgetl.files.schema import json_text
 from edgetl.runs.run import Run, RunArgs, UsedSample, Validation

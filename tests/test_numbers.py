@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgetl import deploy, finetune
-from edgetl.cli import main
 from edgetl.cli.finetune import finetune as command
+from edgetl.cli.main import main
 from edgetl.declaration import check, declarations
 from edgetl.errors import EdgetlError
 from edgetl.optimizers.registry import Optimizer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgetl.cli import main
+from edgetl.cli.main import main
 
 _COMPLETION = """## Tab completion
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.data.decode import ARRAY, AUDIO, IMAGE
+from edgetl.artifacts import ARRAY, AUDIO, IMAGE
 from edgetl.errors import DataError
 
 if TYPE_CHECKING:

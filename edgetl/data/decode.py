@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.artifacts import AudioPreprocessing, Preprocessing, TensorSpec, TextPreprocessing
+from edgetl.artifacts import ARRAY, AUDIO, IMAGE, TEXT, AudioPreprocessing, Preprocessing, TensorSpec, TextPreprocessing
 from edgetl.data.audio import open_wav, read_wav
 from edgetl.data.images import read_rgb
 from edgetl.data.pixel_range import PixelRange
@@ -19,14 +19,6 @@ from edgetl.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-IMAGE = "image"
-AUDIO = "audio"
-ARRAY = "array"
-"""Inputs of `preprocess.onnx`, and modalities: `[height, width, 3]` uint8, `[samples]` and `[*shape]` float32."""
-
-TEXT = "text"
-"""The modality whose inputs are those of `TextPreprocessing`."""
 
 Span = tuple[int, int]
 """Start and end of a part of a recording, in samples at the network's rate."""

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import edgetl
-from edgetl.artifacts import BACKBONE, BATCH_LOGITS, PREPROCESS, TOKENIZER, TRAINABLE, Artifacts
-from edgetl.data.decode import enough_pixels
-from edgetl.deployment.deployed import (
+from edgetl.artifacts import (
+    BACKBONE,
+    BATCH_LOGITS,
     LOGITS,
-    METADATA_EDGETL,
-    METADATA_NAMES,
-    METADATA_PREPROCESS,
-    METADATA_TOKENIZER,
+    PREPROCESS,
     PROBABILITIES,
+    TOKENIZER,
+    TRAINABLE,
     VALUES,
+    Artifacts,
 )
+from edgetl.data.decode import enough_pixels
+from edgetl.deployment.deployed import METADATA_EDGETL, METADATA_NAMES, METADATA_PREPROCESS, METADATA_TOKENIZER
 from edgetl.errors import DeployError
 from edgetl.events import EpochEnd
 from edgetl.files import schema

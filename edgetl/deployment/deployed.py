@@ -14,11 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.artifacts import AudioPreprocessing, Preprocessing, TensorSpec, TextPreprocessing, check_preprocessing
+from edgetl.artifacts import (
+    AUDIO,
+    LOGITS,
+    PROBABILITIES,
+    VALUES,
+    AudioPreprocessing,
+    Preprocessing,
+    TensorSpec,
+    TextPreprocessing,
+    check_preprocessing,
+)
 from edgetl.data.audio import is_silent
 from edgetl.data.checks import contradictions, missing
 from edgetl.data.dataset import Sample, Samples, Wanted, open_inputs, open_measured
-from edgetl.data.decode import AUDIO, Decoder, enough_pixels, open_decoder
+from edgetl.data.decode import Decoder, enough_pixels, open_decoder
 from edgetl.data.memory import Budget, decoding_bytes
 from edgetl.data.pixel_range import PixelRange
 from edgetl.data.sample import Reader
@@ -43,9 +53,6 @@ from edgetl.tasks.targets import figures
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LOGITS = "logits"
-PROBABILITIES = "probabilities"
-VALUES = "values"
 """Outputs: the network's own, and what they mean; numbers for regression, else probabilities."""
 METADATA_NAMES = "names"
 METADATA_EDGETL = "edgetl"

@@ -8,9 +8,7 @@ import onnx
 from onnx import defs, inliner, shape_inference, version_converter
 
 from edgetl import defaults
-from edgetl.artifacts import BATCH_LOGITS
-from edgetl.data.decode import ARRAY, AUDIO, IMAGE
-from edgetl.deployment.deployed import LOGITS, PROBABILITIES, VALUES
+from edgetl.artifacts import ARRAY, AUDIO, BATCH_LOGITS, IMAGE, LOGITS, PROBABILITIES, VALUES
 from edgetl.errors import ModelError
 from edgetl.graph.build import prune, strip
 

@@ -12,8 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgetl.artifacts import AudioPreprocessing
-from edgetl.data.decode import AUDIO
+from edgetl.artifacts import AUDIO, AudioPreprocessing
 from edgetl.errors import ModelError
 from edgetl.graph.build import Nodes, make_model
 

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 import edgetl
 from edgetl import defaults
 from edgetl.artifacts import (
+    ARRAY,
+    AUDIO,
     BACKBONE,
+    IMAGE,
     MANIFEST,
     PREPROCESS,
     SCHEMA_VERSION,
     SPECTROGRAM,
+    TEXT,
     TOKENIZER,
     TRAINABLE,
     Artifacts,
@@ -28,7 +32,7 @@ from edgetl.artifacts import (
     save_manifest,
 )
 from edgetl.data.dataset import Sample, Wanted, label_names, open_inputs
-from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, enough_pixels, open_decoder
+from edgetl.data.decode import enough_pixels, open_decoder
 from edgetl.data.depth import find_pixel_range
 from edgetl.data.kind import Kind, kind_of
 from edgetl.declaration import takes

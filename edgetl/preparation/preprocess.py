@@ -10,8 +10,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edgetl.artifacts import Preprocessing, TensorSpec
-from edgetl.data.decode import ARRAY, IMAGE
+from edgetl.artifacts import ARRAY, IMAGE, Preprocessing, TensorSpec
 from edgetl.errors import ModelError
 from edgetl.graph.build import make_model
 

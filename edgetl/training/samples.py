@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetl.artifacts import Artifacts
+from edgetl.artifacts import ARRAY, IMAGE, Artifacts
 from edgetl.data.augment import Views
 from edgetl.data.checks import contradictions, missing, odd_columns
 from edgetl.data.dataset import Dataset, split_stratified, strata
-from edgetl.data.decode import ARRAY, IMAGE
 from edgetl.data.depth import find_pixel_range
 from edgetl.data.pixel_range import PixelRange, check_pixel_range
 from edgetl.data.survey import Windows, survey

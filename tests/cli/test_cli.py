@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.files.seal import seal_json
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from recordings import RATE, tone, wav
 
-from edgetl.artifacts import AudioPreprocessing, TextPreprocessing
+from edgetl.artifacts import AUDIO, AudioPreprocessing, TextPreprocessing
 from edgetl.data.dataset import Sample, Samples
-from edgetl.data.decode import AUDIO, Decoder, open_decoder
+from edgetl.data.decode import Decoder, open_decoder
 from edgetl.data.sample import Reader
 from edgetl.data.survey import Windows, survey, windows_of
 from edgetl.errors import EdgetlError

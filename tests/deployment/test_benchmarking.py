@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgetl import benchmark, deploy
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.deployment import benchmarking
 from edgetl.errors import DeployError
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgetl import deploy, predict, verify
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.errors import DeployError, EdgetlError
 from edgetl.files.seal import seal_json
 from edgetl.runs.run import BEST, LAST, METRICS, RESULTS, SAMPLES, VALIDATION, Run

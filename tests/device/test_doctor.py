@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import HAS_TORCH
 
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.device.doctor import examine
 
 

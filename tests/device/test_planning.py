@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from edgetl import finetune, plan
 from edgetl.artifacts import Artifacts, GraphMemory, ShareSize, load_artifacts
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.device.planning import RESERVE, memory_of, plan_for, predict
 from edgetl.device.profile import Device, load_device
 from edgetl.engines.registry import resolve_engine

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.device.profile import THIS, device_names, load_device, this_device
 from edgetl.errors import DeviceError
 from edgetl.runtime import sessions

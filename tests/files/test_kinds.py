@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from conftest import HAS_TORCH
 from onnx import TensorProto, helper
 
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.files.kinds import DATA, MODEL, PREPARED, mistaken
 
 IS = {

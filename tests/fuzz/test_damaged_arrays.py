@@ -12,9 +12,10 @@ import pytest
 from damage import damaged, explore, withstand
 from hypothesis import strategies as st
 
+from edgetl.artifacts import ARRAY
 from edgetl.data.augment import Views
 from edgetl.data.dataset import Wanted, label_names, open_inputs, open_training
-from edgetl.data.decode import ARRAY, open_decoder
+from edgetl.data.decode import open_decoder
 from edgetl.data.sample import Row
 from edgetl.errors import DataError
 

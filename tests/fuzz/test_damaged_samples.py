@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image, features
 from recordings import tone, wav
 
-from edgetl.artifacts import TextPreprocessing
+from edgetl.artifacts import AUDIO, IMAGE, TextPreprocessing
 from edgetl.data.audio import read_wav
 from edgetl.data.augment import Views
-from edgetl.data.decode import AUDIO, IMAGE
 from edgetl.data.images import read_rgb
 from edgetl.data.metadata import without_metadata
 from edgetl.data.text import Tokenize

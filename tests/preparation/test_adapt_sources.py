@@ -15,7 +15,7 @@ from conftest import write_pictures
 from edgetl import adapt, prepare
 from edgetl.adaptation import Adaptation
 from edgetl.artifacts import load_artifacts
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.errors import EdgetlError, RunError
 from edgetl.events import Event, Note, Stage
 

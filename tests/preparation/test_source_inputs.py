@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgetl import prepare
 from edgetl.artifacts import PREPROCESS, load_artifacts
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.data.kind import Kind, kind_of
 from edgetl.errors import EdgetlError, ModelError
 from edgetl.events import Note

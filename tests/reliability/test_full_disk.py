@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from conftest import engines
 
 from edgetl import finetune, verify
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.events import EpochEnd, Event, FeatureProgress, Stage
 from edgetl.runs.run import BEST, LAST, Run
 

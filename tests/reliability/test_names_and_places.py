@@ -20,8 +20,8 @@ from processes import EDGETL, classifier, python
 
 from edgetl import deploy, describe, evaluate, finetune, predict, prepare
 from edgetl.artifacts import load_artifacts, save_manifest
-from edgetl.cli import main
 from edgetl.cli.console import Display
+from edgetl.cli.main import main
 from edgetl.cli.reporting import how_to_resume
 from edgetl.data.dataset import Wanted, open_training
 from edgetl.data.folder import open_folder

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from loopback import HOST, Server, wait_for
 
 from edgetl.artifacts import load_artifacts
-from edgetl.cli import main
+from edgetl.cli.main import main
 from edgetl.errors import RemoteError
 from edgetl.remote import run_remote
 
