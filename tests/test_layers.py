@@ -30,7 +30,8 @@ adaptation
 demo remote
 cli
 """
-"""The rooms of the package, from the bottom up. A room imports from lower floors only; rooms of a floor are strangers."""
+"""The rooms of the package, from the bottom up. A room imports from lower floors only; those of one floor do not know
+each other."""
 
 WORKSTATION = {"preparation", "gradients", "graph"}
 """Rooms that need what only a workstation has; `graph` needs onnx, which the device side imports when it must."""
