@@ -176,7 +176,7 @@ def fits(directory: Path, rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def holds(artifacts: Path, row: dict[str, Any], half: str) -> list[float]:
-    """What the factors of `edgetl.device.planning._Fit` are multiplied with, in their order."""
+    """What the factors of `edgetl.engines.spec.ProcessMemory` are multiplied with, in their order."""
     from edgetl.artifacts import load_artifacts
 
     manifest = load_artifacts(artifacts).manifest

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgetl import __version__
-from edgetl.engines.registry import resolve_engine
+from edgetl.engines.registry import resolve_engine, specs
 from edgetl.errors import EngineError
 from edgetl.runtime import sessions
 from edgetl.runtime.machine import memory_mb
@@ -65,10 +65,7 @@ def examine() -> Health:
         engine = resolve_engine("auto")
     except EngineError as error:
         problem = str(error)
-    reason = problem or {
-        "ort-training": "onnxruntime-training is installed",
-        "portable": f"{' and '.join(found)} is installed, without onnxruntime-training",
-    }.get(str(engine), "")
+    reason = problem or specs()[str(engine)].why_installed()
     return Health(
         edgetl_version=__version__,
         python=platform.python_version(),

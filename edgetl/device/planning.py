@@ -13,6 +13,7 @@ from edgetl.data.memory import photograph_mb
 from edgetl.declaration import Range, check_range, takes
 from edgetl.device.profile import Device, load_device
 from edgetl.device.settings import PlanSettings
+from edgetl.engines.registry import specs
 from edgetl.errors import DeviceError
 
 LARGEST_BATCH = 1024
@@ -196,7 +197,7 @@ def predict(
     Raises:
         DeviceError: the directory was prepared by an edgetl that did not record the sizes.
     """
-    step = manifest.step_memory if engine == "portable" else manifest.ort_step_memory
+    step = specs()[engine].step_memory(manifest)
     if step is None:
         raise DeviceError("the prepared directory does not say what a step takes: prepare it anew with this edgetl")
     trainable_mb = sum(spec.nbytes for spec in manifest.trainable) / 1e6
@@ -219,7 +220,7 @@ def memory_of(
     written, and the gaps in the runtime's arenas, was fitted to measurements (benchmarks/memory_plan.py --fit):
     docs/devices.md has them and the errors.
     """
-    features, training = _FEATURES[engine], _TRAINING[engine]
+    features, training = specs()[engine].features, specs()[engine].training
     extraction = features.base_mb
     if frozen is not None:
         extraction += features.fixed * frozen.fixed_mb + features.samples * threads * frozen.per_sample_mb
@@ -231,29 +232,6 @@ def memory_of(
         + training.one_sample * step.per_sample_mb
         + training.thousand_nodes * step.nodes / 1e3,
     )
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """What a process takes: itself, and multiples of what its graphs hold.
-
-    Attributes:
-        fixed: of the weights of a frozen part, or of the parameters that train, with their state, gradients and
-            checkpoints.
-        samples: of the values of all samples that are computed at once; `one_sample` of those of one.
-        thousand_nodes: 10^6 bytes.
-    """
-
-    base_mb: float
-    fixed: float
-    samples: float
-    one_sample: float = 0.0
-    thousand_nodes: float = 0.0
-
-
-# by benchmarks/memory_plan.py --fit
-_FEATURES = {"ort-training": _Fit(106, 1.8, 1.7), "portable": _Fit(92, 2.5, 2.9)}
-_TRAINING = {"ort-training": _Fit(132, 9.6, 1.36, 1.8, 13.4), "portable": _Fit(139, 11.2, 1.26, 0.0, 8.4)}
 
 
 def _engine(manifest: Manifest, device: Device, name: str, wanted: str | None) -> tuple[str | None, str | None]:
@@ -314,7 +292,7 @@ def _too_large(
 
 def _smaller(manifest: Manifest, engine: str, budget: float) -> str | None:
     """Return the largest share, smaller than the prepared one, that would fit, by an estimate of its step."""
-    step = manifest.step_memory if engine == "portable" else manifest.ort_step_memory
+    step = specs()[engine].step_memory(manifest)
     if step is None or not manifest.shares:
         return None
     *smaller, whole = manifest.shares

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,20 @@ from edgetl.artifacts import (
     ORT_OPTIMIZER_MODEL,
     ORT_TRAINING_MODEL,
     Artifacts,
+    GraphMemory,
+    Manifest,
 )
-from edgetl.engines.base import check_batch, micro_batches, sums_to_number
+from edgetl.engines.base import Engine, check_batch, micro_batches, sums_to_number
+from edgetl.engines.spec import EngineSpec, ProcessMemory
 from edgetl.errors import EngineError, one_sentence
+from edgetl.events import OnEvent
 from edgetl.files import storage
 from edgetl.optimizers.registry import Optimizer
-from edgetl.runtime.providers import CPU
+from edgetl.runtime.providers import CPU, Provider
 from edgetl.runtime.sessions import (
     failed,
     import_onnxruntime,
+    installed_distributions,
     session_options,
     session_source,
     without_training_package,
@@ -162,3 +168,56 @@ class OrtTrainingEngine:
             file = directory / "checkpoint"
             file.write_bytes(state)
             return load(os.fspath(file))
+
+
+@dataclass(frozen=True)
+class OrtTraining(EngineSpec):
+    """See `EngineSpec`; it has the CPU alone."""
+
+    def why_missing(self) -> str | None:
+        """See `EngineSpec.why_missing`."""
+        found = installed_distributions()
+        if any(name.startswith("onnxruntime-training") for name in found):
+            return None
+        return (
+            f"onnxruntime-training is not installed ({', '.join(found)} is): use --engine portable, "
+            "or, in a fresh environment, pip install 'edgetl[ort-training]'"
+        )
+
+    def why_installed(self) -> str:
+        """See `EngineSpec.why_installed`."""
+        return "onnxruntime-training is installed"
+
+    def lacks(self, optimizer: Optimizer) -> str | None:
+        """See `EngineSpec.lacks`."""
+        if optimizer.rule.ort_attributes(optimizer.hyperparameters, optimizer.weight_decay) is not None:
+            return None
+        return f"onnxruntime-training has no optimizer {optimizer.name}: use --engine portable"
+
+    def step_memory(self, manifest: Manifest) -> GraphMemory | None:
+        """See `EngineSpec.step_memory`."""
+        return manifest.ort_step_memory
+
+    def open(
+        self,
+        artifacts: Artifacts,
+        state: bytes | None,
+        *,
+        threads: int,
+        initial: Mapping[str, NDArray[np.float32]],
+        optimizer: Optimizer,
+        micro_batch: int | None,
+        provider: Provider,
+        on_event: OnEvent,
+    ) -> Engine:
+        """See `EngineSpec.open`."""
+        return OrtTrainingEngine(
+            artifacts, state, threads=threads, initial=initial, optimizer=optimizer, micro_batch=micro_batch
+        )
+
+
+ORT_TRAINING = OrtTraining(
+    name=OrtTrainingEngine.name,
+    features=ProcessMemory(106, 1.8, 1.7),
+    training=ProcessMemory(132, 9.6, 1.36, 1.8, 13.4),
+)

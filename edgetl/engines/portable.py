@@ -6,7 +6,7 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,12 @@ from edgetl.artifacts import (
     SAMPLE_WEIGHTS,
     TARGETS,
     Artifacts,
+    GraphMemory,
+    Manifest,
 )
-from edgetl.engines.base import check_batch, micro_batches, sums_to_number
+from edgetl.engines.base import Engine, check_batch, micro_batches, sums_to_number
 from edgetl.engines.names import GRADIENT, LOSS, NEW, SUM
+from edgetl.engines.spec import EngineSpec, ProcessMemory
 from edgetl.errors import EngineError, one_sentence
 from edgetl.events import OnEvent
 from edgetl.files.npz import npz_bytes, read_npz
@@ -31,7 +34,7 @@ from edgetl.files.storage import UNREADABLE_NPZ
 from edgetl.optimizers.registry import Optimizer
 from edgetl.optimizers.rule import LEARNING_RATE, STEP
 from edgetl.runtime.providers import PlacedSession, Provider, open_placed
-from edgetl.runtime.sessions import import_onnxruntime
+from edgetl.runtime.sessions import import_onnxruntime, installed_distributions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -255,3 +258,55 @@ def _read_npz(data: bytes, what: str) -> dict[str, NDArray[Any]]:
         return read_npz(io.BytesIO(data))
     except UNREADABLE_NPZ as error:
         raise EngineError(f"{what} is damaged ({error}): start anew, or copy it again") from None
+
+
+@dataclass(frozen=True)
+class Portable(EngineSpec):
+    """See `EngineSpec`; it runs on any onnxruntime."""
+
+    def why_missing(self) -> None:
+        """See `EngineSpec.why_missing`: `import_onnxruntime` says so where there is none."""
+        return
+
+    def why_installed(self) -> str:
+        """See `EngineSpec.why_installed`."""
+        return f"{' and '.join(installed_distributions())} is installed, without onnxruntime-training"
+
+    def lacks(self, optimizer: Optimizer) -> None:
+        """See `EngineSpec.lacks`: every rule is written in operators that it runs."""
+        return
+
+    def step_memory(self, manifest: Manifest) -> GraphMemory | None:
+        """See `EngineSpec.step_memory`."""
+        return manifest.step_memory
+
+    def open(
+        self,
+        artifacts: Artifacts,
+        state: bytes | None,
+        *,
+        threads: int,
+        initial: Mapping[str, NDArray[np.float32]],
+        optimizer: Optimizer,
+        micro_batch: int | None,
+        provider: Provider,
+        on_event: OnEvent,
+    ) -> Engine:
+        """See `EngineSpec.open`."""
+        return PortableEngine(
+            artifacts,
+            state,
+            threads=threads,
+            initial=initial,
+            optimizer=optimizer,
+            micro_batch=micro_batch,
+            provider=provider,
+            on_event=on_event,
+        )
+
+
+PORTABLE = Portable(
+    name=PortableEngine.name,
+    features=ProcessMemory(92, 2.5, 2.9),
+    training=ProcessMemory(139, 11.2, 1.26, 0.0, 8.4),
+)

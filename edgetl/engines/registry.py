@@ -7,42 +7,47 @@ from typing import TYPE_CHECKING
 
 from edgetl.artifacts import Artifacts
 from edgetl.engines.base import Engine, choose_micro_batch, step_threads
+from edgetl.engines.spec import EngineSpec
 from edgetl.errors import EngineError
 from edgetl.events import OnEvent, ignore
 from edgetl.optimizers.registry import Optimizer
 from edgetl.runtime.providers import Provider
-from edgetl.runtime.sessions import import_onnxruntime, installed_distributions
+from edgetl.runtime.sessions import import_onnxruntime
 from edgetl.shared_settings import ENGINES
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Engine", "choose_micro_batch", "open_engine", "resolve_engine", "step_threads"]
+__all__ = ["Engine", "choose_micro_batch", "open_engine", "resolve_engine", "specs", "step_threads"]
 
 
-def resolve_engine(name: str) -> str:
+def specs() -> Mapping[str, EngineSpec]:
+    """Return all engines by name, the one that `auto` prefers first."""
+    from edgetl.engines.ort_training import ORT_TRAINING
+    from edgetl.engines.portable import PORTABLE
+
+    return {spec.name: spec for spec in (ORT_TRAINING, PORTABLE)}
+
+
+def resolve_engine(name: str, optimizer: Optimizer | None = None) -> str:
     """Return the engine that `name` means on this machine.
 
-    `auto` is onnxruntime-training where it is installed, and the portable engine on any other
-    onnxruntime.
+    `auto` is the first that is installed and has the optimizer: onnxruntime-training, or else the portable engine.
 
     Raises:
-        EngineError: there is no such engine, or it is not installed here.
+        EngineError: there is no such engine, it is not installed here, or it lacks the optimizer.
     """
     if name not in ENGINES:
         raise EngineError(f"there is no engine {name!r}: choose one of {', '.join(ENGINES)}")
     import_onnxruntime()
-    has_training = any(found.startswith("onnxruntime-training") for found in installed_distributions())
-    if name == "auto":
-        return "ort-training" if has_training else "portable"
-    if name == "ort-training" and not has_training:
-        others = ", ".join(installed_distributions())
-        raise EngineError(
-            f"onnxruntime-training is not installed ({others} is): use --engine portable, "
-            "or, in a fresh environment, pip install 'edgetl[ort-training]'"
-        )
-    return name
+    why = None
+    for spec in specs().values():
+        if name in ("auto", spec.name):
+            why = spec.why_missing() or (spec.lacks(optimizer) if optimizer is not None else None)
+            if why is None:
+                return spec.name
+    raise EngineError(why)
 
 
 def open_engine(
@@ -70,28 +75,20 @@ def open_engine(
     Raises:
         EngineError: the engine is not installed, cannot train these artifacts, or cannot read them or the state.
     """
-    name = resolve_engine(name)
+    optimizer = optimizer or artifacts.manifest.optimizer
+    name = resolve_engine(name, optimizer)
     if name not in artifacts.manifest.engines:
         raise EngineError(
             f"{artifacts.path} cannot be trained by the engine {name!r}, only by "
             f"{', '.join(artifacts.manifest.engines)}: install that one, or let another share of the network train"
         )
-    optimizer = optimizer or artifacts.manifest.optimizer
-    if name == "portable":
-        from edgetl.engines.portable import PortableEngine
-
-        return PortableEngine(
-            artifacts,
-            state,
-            threads=threads,
-            initial=initial or {},
-            optimizer=optimizer,
-            micro_batch=micro_batch,
-            provider=provider or Provider(),
-            on_event=on_event,
-        )
-    from edgetl.engines.ort_training import OrtTrainingEngine
-
-    return OrtTrainingEngine(
-        artifacts, state, threads=threads, initial=initial or {}, optimizer=optimizer, micro_batch=micro_batch
+    return specs()[name].open(
+        artifacts,
+        state,
+        threads=threads,
+        initial=initial or {},
+        optimizer=optimizer,
+        micro_batch=micro_batch,
+        provider=provider or Provider(),
+        on_event=on_event,
     )

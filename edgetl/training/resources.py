@@ -10,7 +10,7 @@ from edgetl import defaults
 from edgetl.artifacts import Artifacts
 from edgetl.device.planning import plan_for
 from edgetl.device.profile import Device, load_device, this_device
-from edgetl.engines.registry import resolve_engine
+from edgetl.engines.registry import resolve_engine, specs
 from edgetl.errors import DeviceError, EngineError
 from edgetl.events import Note, OnEvent
 from edgetl.optimizers.registry import Optimizer
@@ -59,7 +59,7 @@ def resources(given: FinetuneSettings, optimizer: Optimizer) -> Resources:
         if provider is None:
             provider, options = _first_available(device, on_event)
     return Resources(
-        engine=_engine_for(optimizer, engine),
+        engine=resolve_engine(engine, optimizer),
         provider=resolve_provider(provider, options, allow_fallback=given.allow_fallback, on_event=on_event),
         threads=sessions.usable_threads(given.threads or (device.threads if device else None), on_event),
         batch_size=given.batch_size or (device.batch_size if device else defaults.BATCH_SIZE),
@@ -68,17 +68,6 @@ def resources(given: FinetuneSettings, optimizer: Optimizer) -> Resources:
         device_name=name,
         memory_mb=given.memory_mb or (device.training_memory_mb if device else None),
     )
-
-
-def _engine_for(optimizer: Optimizer, name: str) -> str:
-    """Return the engine that `name` means here and that has the optimizer."""
-    engine = resolve_engine(name)
-    rule = optimizer.rule
-    if engine == "ort-training" and rule.ort_attributes(optimizer.hyperparameters, optimizer.weight_decay) is None:
-        if name == "auto":
-            return "portable"
-        raise EngineError(f"onnxruntime-training has no optimizer {rule.name}: use --engine portable")
-    return engine
 
 
 def _first_installed(engines: Sequence[str]) -> str:
@@ -120,7 +109,7 @@ def fit_memory(
     unasked = found.device is None
     if unasked:
         limit, manifest = sessions.memory_limit_mb(), prepared.manifest
-        step = manifest.step_memory if found.engine == "portable" else manifest.ort_step_memory
+        step = specs()[found.engine].step_memory(manifest)
         if limit is None or step is None:
             return found, None
         found = replace(found, device=this_device(), device_name="this control group", memory_mb=limit)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from edgetl.artifacts import Artifacts, load_artifacts
-from edgetl.engines.registry import Engine, open_engine
+from edgetl.engines.registry import Engine, open_engine, specs
 from edgetl.errors import EngineError
 from edgetl.optimizers.registry import Optimizer
 from edgetl.runtime.sessions import installed_distributions
+from edgetl.shared_settings import ENGINES
 
 _TRAINING = any(name.startswith("onnxruntime-training") for name in installed_distributions())
 _INSTALLED = ["ort-training", "portable"] if _TRAINING else ["portable"]
@@ -34,6 +35,11 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def opened(name: str, artifacts: Artifacts, state: bytes | None = None, **settings: Any) -> Engine:
     return open_engine(name, artifacts, state, threads=2, **settings)
+
+
+def test_the_options_of_the_command_line_are_the_engines() -> None:
+    assert ENGINES == ("auto", *specs())
+    assert all(spec.name == name for name, spec in specs().items())
 
 
 def test_it_starts_where_prepare_left_it(name: str, artifacts: Artifacts) -> None:
@@ -160,7 +166,7 @@ def test_steps_are_lion(
 
 @pytest.mark.skipif(not _TRAINING, reason="needs onnxruntime-training")
 def test_what_onnxruntime_training_lacks_is_refused(artifacts: Artifacts) -> None:
-    with pytest.raises(EngineError, match="has no lion: use --engine portable"):
+    with pytest.raises(EngineError, match="has no optimizer lion: use --engine portable"):
         opened("ort-training", artifacts, optimizer=Optimizer("lion"))
 
 
