@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetl import defaults
-from edgetl.artifacts import Artifacts
-from edgetl.data.decode import ARRAY
+from edgetl.artifacts import ARRAY, Artifacts
 from edgetl.engines.registry import Engine, open_engine, step_threads
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent

@@ -38,7 +38,7 @@ def opened(name: str, artifacts: Artifacts, state: bytes | None = None, **settin
 
 
 def test_the_options_of_the_command_line_are_the_engines() -> None:
-    assert ENGINES == ("auto", *specs())
+    assert ("auto", *specs()) == ENGINES
     assert all(spec.name == name for name, spec in specs().items())
 
 
