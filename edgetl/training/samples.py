@@ -14,6 +14,7 @@ from edgetl.data.augment import Views
 from edgetl.data.checks import contradictions, missing, odd_columns
 from edgetl.data.dataset import Dataset, split_stratified, strata
 from edgetl.data.depth import find_pixel_range
+from edgetl.data.memory import Budget
 from edgetl.data.pixel_range import PixelRange, check_pixel_range
 from edgetl.data.survey import Windows, survey
 from edgetl.errors import DataError
@@ -78,7 +79,8 @@ def extract(
     on_event(Stage("features"))
     values = None if settings.pixel_range is None else check_pixel_range(settings.pixel_range)
     if values is None and manifest.modality == IMAGE:
-        values = find_pixel_range(train_set.samples, threads=found.threads, on_event=on_event)
+        budget = Budget(found.decoding_mb)
+        values = find_pixel_range(train_set.samples, threads=found.threads, budget=budget, on_event=on_event)
     everything = train_set.samples + val_set.samples if val_set else train_set.samples
     surveyed = survey(everything, decoder_of(prepared), windows, threads=found.threads, on_event=on_event, trains=True)
     features = extract_features(

@@ -11,7 +11,7 @@ from PIL import Image
 from edgetl.artifacts import BACKBONE, PREPROCESS, TensorSpec, load_artifacts
 from edgetl.data.augment import Views
 from edgetl.data.dataset import open_folder, read_rgb
-from edgetl.errors import RunError
+from edgetl.errors import EngineError, RunError
 from edgetl.events import Event, FeatureProgress, Note
 from edgetl.runtime import sessions
 from edgetl.training.features import FeatureCache, default_cache_directory, extract_features, extract_views
@@ -152,6 +152,9 @@ def test_a_picture_that_memory_does_not_suffice_for_is_left_out(digits_artifacts
     Image.new("RGB", (1500, 1000)).save(pictures / "b" / "scaled.jpg")
     more = extract_features(artifacts, open_folder(pictures).samples, cache=tmp_path / "cache", decoding_mb=5)
     assert len(more.samples) == 5
+    Image.new("RGB", (1000, 1000)).save(pictures / "b" / "plain.bmp")  # 21 MB, and a file of 3
+    more = extract_features(artifacts, open_folder(pictures).samples, cache=tmp_path / "cache", decoding_mb=22)
+    assert "takes 24 MB to decode, where 22 MB" in next(each.reason for each in more.rejected if "bmp" in each.name)
 
 
 def test_only_new_pictures_are_computed(digits_artifacts: Path, tmp_path: Path) -> None:
@@ -176,6 +179,21 @@ def test_only_new_pictures_are_computed(digits_artifacts: Path, tmp_path: Path) 
     (pictures / "b" / "not.png").write_bytes(b"a picture")
     extract_features(artifacts, open_folder(pictures).samples, cache=tmp_path / "cache", on_event=progress.append)
     assert progress[-1] == FeatureProgress(10, 10, 9)
+
+
+def test_the_network_is_opened_for_what_is_new_alone(
+    digits: Path, digits_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts, samples = load_artifacts(digits_artifacts), open_folder(digits).samples
+    extract_features(artifacts, samples[:20], cache=tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise EngineError("opened")
+
+    monkeypatch.setattr("edgetl.training.features.open_placed", refuse)
+    assert extract_features(artifacts, samples[:20], cache=tmp_path).reused == 20
+    with pytest.raises(EngineError, match="opened"):
+        extract_features(artifacts, samples[:21], cache=tmp_path)
 
 
 def test_threads_do_not_change_a_bit(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
