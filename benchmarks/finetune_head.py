@@ -43,7 +43,7 @@ from typing import Any
 
 from head_job import Job
 
-from edgetl.runtime.sessions import available_cores
+from edgetl.runtime.process import available_cores
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared"

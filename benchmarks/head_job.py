@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.artifacts import MANIFEST, Preprocessing
-from edgetl.runtime.sessions import peak_rss_mb
+from edgetl.runtime.process import peak_rss_mb
 
 MODEL = "mobilenetv2_100"
 MODEL_ARGS: dict[str, Any] = {"num_classes": 1001, "pad_type": "same", "bn_eps": 1e-3}

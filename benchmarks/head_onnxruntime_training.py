@@ -21,7 +21,7 @@ from PIL import Image
 from edgetl.artifacts import Preprocessing
 from edgetl.data.folder import Sample, open_folder
 from edgetl.engines.ort_training import import_training_api
-from edgetl.runtime.sessions import available_cores
+from edgetl.runtime.process import available_cores
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from edgetl.runtime.sessions import available_cores
+from edgetl.runtime.process import available_cores
 
 
 def main() -> None:

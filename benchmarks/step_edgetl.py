@@ -16,8 +16,8 @@ from step_job import Job, report
 
 from edgetl.artifacts import BACKBONE, Artifacts, load_artifacts
 from edgetl.engines.registry import choose_micro_batch, open_engine
-from edgetl.runtime import sessions
-from edgetl.runtime.sessions import peak_rss_mb
+from edgetl.runtime import process, sessions
+from edgetl.runtime.process import peak_rss_mb
 from edgetl.tasks.targets import TargetEncoder
 
 EXTRACTION = "extraction"
@@ -59,9 +59,7 @@ def extraction_ms(artifacts: Artifacts, threads: int) -> float:
 
     def run() -> float:
         started = time.perf_counter()
-        for _ in sessions.map_in_order(
-            lambda _: session.run(None, {spec.name: picture}), range(count), threads=threads
-        ):
+        for _ in process.map_in_order(lambda _: session.run(None, {spec.name: picture}), range(count), threads=threads):
             pass
         return (time.perf_counter() - started) * 1e3 / count
 

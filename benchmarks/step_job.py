@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgetl.runtime.sessions import peak_rss_mb
+from edgetl.runtime.process import peak_rss_mb
 
 CLASSES = 10
 NETWORKS = {

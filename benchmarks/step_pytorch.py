@@ -18,7 +18,7 @@ from step_job import CLASSES, NETWORKS, Job, report
 from torch import nn
 
 from edgetl.artifacts import MANIFEST
-from edgetl.runtime.sessions import peak_rss_mb
+from edgetl.runtime.process import peak_rss_mb
 
 
 def main() -> None:

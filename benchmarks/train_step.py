@@ -36,7 +36,7 @@ from typing import Any
 from finetune_head import log, processor, versions
 from step_job import NETWORKS, Job
 
-from edgetl.runtime.sessions import available_cores
+from edgetl.runtime.process import available_cores
 
 HERE = Path(__file__).resolve().parent
 POLICIES = ("head", "last:1", "all")

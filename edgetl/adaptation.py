@@ -43,7 +43,7 @@ from edgetl.files.seal import seal_json, unseal_json
 from edgetl.files.storage import sha256_file
 from edgetl.preparation.prepare import PrepareResult, prepare
 from edgetl.runs.run import LOCK, REPORT, Run
-from edgetl.runtime import sessions
+from edgetl.runtime import process
 from edgetl.tasks import metrics
 from edgetl.training.finetune import FinetuneResult, finetune
 from edgetl.training.settings import FinetuneSettings
@@ -212,7 +212,7 @@ def adapt(
         evaluated=evaluated,
         validation=_validated(run, finetuned),
         seconds=time.monotonic() - started,
-        peak_rss_mb=sessions.peak_rss_mb(),
+        peak_rss_mb=process.peak_rss_mb(),
     )
 
 

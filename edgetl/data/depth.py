@@ -20,7 +20,7 @@ from edgetl.data.pixel_range import FULL_RANGE, PixelRange
 from edgetl.data.sample import Sample
 from edgetl.errors import DataError
 from edgetl.events import Note, OnEvent, ignore
-from edgetl.runtime import sessions
+from edgetl.runtime import process
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +56,7 @@ def find_pixel_range(
     deep = [sample for sample in samples if _may_be_deep(sample)]
     chosen = [deep[i] for i in np.unique(np.linspace(0, len(deep) - 1, min(len(deep), _EXAMINED)).astype(int))]
     found = [
-        each for each in sessions.map_in_order(partial(_extremes, budget), chosen, threads=threads) if each is not None
+        each for each in process.map_in_order(partial(_extremes, budget), chosen, threads=threads) if each is not None
     ]
     if not found:
         return None

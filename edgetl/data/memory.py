@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edgetl import defaults
 from edgetl.data.images import draft
 from edgetl.errors import DataError
-from edgetl.runtime import sessions
+from edgetl.runtime import process
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,7 +121,7 @@ class Budget:
 
     def __init__(self, limit_mb: float | None = None) -> None:
         if limit_mb is None:
-            free = sessions.available_memory_mb()
+            free = process.available_memory_mb()
             limit_mb = math.inf if free is None else _SHARE * free
         self._limit = max(limit_mb, 0.0) * 1e6
         self._taken = 0.0

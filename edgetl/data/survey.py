@@ -15,7 +15,7 @@ from edgetl.data.sample import Sample, Samples
 from edgetl.declaration import check_range
 from edgetl.errors import DataError
 from edgetl.events import Note, OnEvent
-from edgetl.runtime.sessions import map_in_order
+from edgetl.runtime.process import map_in_order
 from edgetl.shared_settings import WINDOW_SECONDS
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from edgetl.deployment.deployed import evaluate, predict
 from edgetl.errors import ArtifactsError
 from edgetl.events import FeatureProgress, OnEvent, Stage, ignore
 from edgetl.files.storage import refuse_existing, temporary_directory
-from edgetl.runtime import sessions
+from edgetl.runtime import process
 from edgetl.training.finetune import finetune
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def run_demo(out: str | Path | None = None, *, on_event: OnEvent = ignore) -> De
             ms_per_image=measured.ms_per_image,
             finetune_seconds=run.seconds,
             seconds=time.monotonic() - started,
-            peak_rss_mb=sessions.peak_rss_mb(),
+            peak_rss_mb=process.peak_rss_mb(),
             engine=run.engine,
             pretrained_here=with_torch,
         )

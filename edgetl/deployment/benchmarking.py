@@ -23,7 +23,7 @@ from edgetl.deployment.settings import BenchmarkSettings
 from edgetl.errors import DeployError, EdgetlError
 from edgetl.files import schema
 from edgetl.files.kinds import ONNX, mistaken
-from edgetl.runtime import sessions
+from edgetl.runtime import process, sessions
 from edgetl.runtime.providers import Provider, open_placed, resolve_provider
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     resolve_provider(settings.provider, options, allow_fallback=settings.allow_fallback)
     job = {
         "model": str(model),
-        "threads": settings.threads or sessions.available_cores(),
+        "threads": settings.threads or process.available_cores(),
         "seconds": settings.seconds,
         "provider": settings.provider,
         "provider_options": options,
@@ -128,7 +128,7 @@ def _measure(
     allow_fallback: bool,
 ) -> Benchmark:
     where = resolve_provider(provider, provider_options, allow_fallback=allow_fallback)
-    base = sessions.peak_rss_mb()
+    base = process.peak_rss_mb()
     started = time.monotonic()
     session = open_placed(Path(model), where, threads=threads, what=model)
     load_ms = (time.monotonic() - started) * 1e3
@@ -137,7 +137,7 @@ def _measure(
     session.run(None, feeds)
     first_ms = (time.monotonic() - started) * 1e3
     timings = [_timing(partial(session.run, None, feeds), batch or 1, "one call", seconds)]
-    peak = sessions.peak_rss_mb()
+    peak = process.peak_rss_mb()
     timings.extend(_several(session, model, where, batch, threads, seconds))
     found = (f"{name} {importlib.metadata.version(name)}" for name in sessions.installed_distributions())
     return Benchmark(
@@ -164,7 +164,7 @@ def _several(
         feeds, _ = _samples(single, 1)
 
         def concurrently() -> None:
-            for _ in sessions.map_in_order(lambda _: single.run(None, feeds), range(_BATCH), threads=threads):
+            for _ in process.map_in_order(lambda _: single.run(None, feeds), range(_BATCH), threads=threads):
                 pass
 
         yield _timing(concurrently, _BATCH, "concurrent calls", seconds)

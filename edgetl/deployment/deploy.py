@@ -28,7 +28,7 @@ from edgetl.events import Note, OnEvent, Stage
 from edgetl.files import storage
 from edgetl.files.seal import seal_model
 from edgetl.runs.run import Run, RunArgs, Validation
-from edgetl.runtime import sessions
+from edgetl.runtime import process, sessions
 from edgetl.tasks.figures import called, shown
 from edgetl.tasks.targets import TargetEncoder, answers, figures
 from edgetl.training.features import decoder_of
@@ -99,7 +99,7 @@ def deploy(settings: DeploySettings) -> DeployResult:
     """
     started = time.monotonic()
     on_event, precision, max_drop = settings.on_event, settings.precision, settings.max_drop
-    threads = sessions.usable_threads(settings.threads, on_event)
+    threads = process.usable_threads(settings.threads, on_event)
     source, target = Run(Path(settings.run)), Path(settings.out)
     settings.check_form()
     form = Form(precision, settings.quantize_head, settings.input, settings.batch)
@@ -159,7 +159,7 @@ def deploy(settings: DeploySettings) -> DeployResult:
         accuracy=measured.get("accuracy"),
         ms_per_image=compared_seconds / len(validation.paths) * 1e3,
         seconds=time.monotonic() - started,
-        peak_rss_mb=sessions.peak_rss_mb(),
+        peak_rss_mb=process.peak_rss_mb(),
     )
 
 
@@ -169,7 +169,7 @@ def _calibration(prepared: Artifacts, args: RunArgs, validation: Validation) -> 
 
     manifest = prepared.manifest
     (train, _), held_out = _opened(prepared, args, "quantised"), set(validation.paths)
-    used = as_used(train.samples, args, prepared, sessions.available_cores())
+    used = as_used(train.samples, args, prepared, process.available_cores())
     samples = [sample for sample in used if sample.place not in held_out] or list(used)
     decode = decoder_of(prepared, args.pixel_range, enough_pixels(manifest.preprocessing, args.decode))
     names = [spec.name for spec in manifest.inputs]

@@ -39,7 +39,7 @@ from edgetl.errors import DataError, DeployError, EngineError
 from edgetl.events import FeatureProgress, Note, OnEvent, Stage, ignore
 from edgetl.files import schema, seal, storage
 from edgetl.files.kinds import MODEL, look_at, mistaken
-from edgetl.runtime import sessions
+from edgetl.runtime import process
 from edgetl.runtime.providers import PlacedSession, Provider, open_placed, resolve_provider
 from edgetl.shared_settings import (
     DECODINGS,
@@ -388,7 +388,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     """
     started = time.monotonic()
     on_event = settings.on_event
-    threads = sessions.usable_threads(settings.threads, on_event)
+    threads = process.usable_threads(settings.threads, on_event)
     deployed = DeployedModel(settings.model, provider=_provider(settings), decode=settings.decode, on_event=on_event)
     cut = windows_of(deployed.audio, settings.window, settings.hop)
     columns = deployed.wanted(settings.input_column, settings.label_column)
@@ -443,7 +443,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         per_label=_per_label(deployed, truth, answers),
         seconds=time.monotonic() - started,
         ms_per_image=seconds / len(samples) * 1e3,
-        peak_rss_mb=sessions.peak_rss_mb(),
+        peak_rss_mb=process.peak_rss_mb(),
         threads=threads,
         placement=deployed.placement,
         rejected=tuple(rejected),
@@ -477,7 +477,7 @@ def predict(settings: PredictSettings) -> list[Prediction]:
     on_event = settings.on_event
     deployed = DeployedModel(settings.model, provider=_provider(settings), decode=settings.decode, on_event=on_event)
     wanted = deployed.wanted(settings.input_column)
-    threads = sessions.usable_threads(settings.threads, on_event)
+    threads = process.usable_threads(settings.threads, on_event)
     cut = windows_of(deployed.audio, settings.window, settings.hop)
     found = [sample for item in settings.inputs for sample in open_inputs(item, wanted)]
     given = Samples(found.__getitem__, range(len(found)))
@@ -569,4 +569,4 @@ def _run_all(deployed: DeployedModel, samples: Sequence[Sample], threads: int) -
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield from sessions.map_in_order(run, samples, threads=threads)
+        yield from process.map_in_order(run, samples, threads=threads)

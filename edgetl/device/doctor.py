@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edgetl import __version__
 from edgetl.engines.registry import resolve_engine, specs
 from edgetl.errors import EngineError
-from edgetl.runtime import sessions
+from edgetl.runtime import process, sessions
 from edgetl.runtime.machine import memory_mb
 
 
@@ -71,7 +71,7 @@ def examine() -> Health:
         python=platform.python_version(),
         platform=platform.platform(),
         machine=platform.machine(),
-        cores=sessions.available_cores(),
+        cores=process.available_cores(),
         memory_mb=memory_mb(),
         distributions=found,
         problem=problem,

@@ -13,7 +13,7 @@ from typing import Any
 from edgetl import defaults
 from edgetl.errors import DeviceError
 from edgetl.files import schema
-from edgetl.runtime import sessions
+from edgetl.runtime import process
 from edgetl.runtime.machine import memory_mb, this_machine
 from edgetl.shared_settings import CACHE_PRECISIONS, ENGINES, PRECISIONS, THIS
 from edgetl.suggest import did_you_mean, similar_path
@@ -96,7 +96,7 @@ def this_device() -> Device:
     """Measure this machine: training may take four fifths of what memory is free."""
     machine = this_machine()
     memory = memory_mb() or 0.0
-    free = sessions.available_memory_mb() or memory
+    free = process.available_memory_mb() or memory
     engine = _installed_engine()
     return Device(
         title=machine.processor,

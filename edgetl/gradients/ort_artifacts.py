@@ -22,7 +22,8 @@ from edgetl.gradients.losses import with_loss
 from edgetl.graph.execute import draw
 from edgetl.graph.index import graph_inputs
 from edgetl.optimizers.registry import Optimizer
-from edgetl.runtime.sessions import available_cores, import_onnxruntime, open_session
+from edgetl.runtime.process import available_cores
+from edgetl.runtime.sessions import import_onnxruntime, open_session
 
 
 def generate(

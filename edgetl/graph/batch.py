@@ -16,7 +16,7 @@ from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError, first_line
 from edgetl.graph.execute import draw
 from edgetl.graph.index import graph_inputs
-from edgetl.runtime import sessions
+from edgetl.runtime import process, sessions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,7 +116,7 @@ def check_batch(
             reference({name: np.repeat(array[i : i + 1], copies, axis=0) for name, array in samples.items()})
             for i in range(2)
         ]
-        options = sessions.session_options(sessions.available_cores())
+        options = sessions.session_options(process.available_cores())
         options.log_severity_level = _FATAL  # what fails is told below
         session = sessions.import_onnxruntime().InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

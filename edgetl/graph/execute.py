@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgetl.artifacts import TensorSpec
-from edgetl.runtime import sessions
+from edgetl.runtime import process, sessions
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -102,7 +102,7 @@ def _extended(
 def _opened(model: onnx.ModelProto, *, shapes_first: bool = False) -> onnxruntime.InferenceSession:
     # as it stands: onnxruntime 1.19 fuses MatMul, Reshape and BatchNormalization into a wrong Gemm
     return sessions.open_session(
-        model.SerializeToString(), threads=sessions.available_cores(), optimize=False, shapes_first=shapes_first
+        model.SerializeToString(), threads=process.available_cores(), optimize=False, shapes_first=shapes_first
     )
 
 

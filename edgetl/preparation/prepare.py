@@ -43,7 +43,7 @@ from edgetl.events import Note, Stage
 from edgetl.files import storage
 from edgetl.optimizers.registry import Optimizer
 from edgetl.preparation.settings import PrepareSettings
-from edgetl.runtime import sessions
+from edgetl.runtime import process
 from edgetl.shared_settings import THIS
 from edgetl.tasks.names import TASKS
 from edgetl.tasks.targets import OUTPUTS_ARE
@@ -246,7 +246,7 @@ def prepare(settings: PrepareSettings) -> PrepareResult:
         audio=spectrogram,
         size_mb=size / 1e6,
         seconds=time.monotonic() - started,
-        peak_rss_mb=sessions.peak_rss_mb(),
+        peak_rss_mb=process.peak_rss_mb(),
     )
 
 
@@ -266,7 +266,7 @@ def _in_int8(
 ) -> onnx.ModelProto:
     from edgetl.quantization.quantize import calibration, to_int8
 
-    values = find_pixel_range(samples, threads=sessions.available_cores()) if loaded.modality == IMAGE else None
+    values = find_pixel_range(samples, threads=process.available_cores()) if loaded.modality == IMAGE else None
     at_least = enough_pixels(loaded.preprocessing, defaults.DECODE)
     decode = open_decoder(loaded.modality, parts.inputs, audio, loaded.text, loaded.tokenizer, values, at_least)
     names = [spec.name for spec in parts.inputs]

@@ -8,7 +8,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetl.runtime import sessions
+from edgetl.runtime import process, sessions
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def this_machine() -> Machine:
     return Machine(
         processor=_processor(),
         architecture=platform.machine(),
-        cores=sessions.available_cores(),
+        cores=process.available_cores(),
         memory_mb=memory_mb(),
         platform=platform.platform(),
         python=platform.python_version(),

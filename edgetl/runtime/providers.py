@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from edgetl.errors import EngineError, OutOfMemoryError, first_line
 from edgetl.events import Note, OnEvent, ignore
 from edgetl.files import storage
+from edgetl.runtime.process import return_memory
 from edgetl.runtime.sessions import (
     failed,
     import_onnxruntime,
     installed_distributions,
-    return_memory,
     session_options,
     session_source,
     utf8_path,

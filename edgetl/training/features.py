@@ -47,7 +47,7 @@ from edgetl.data.sample import Reader
 from edgetl.errors import DataError, EngineError, RunError
 from edgetl.events import FeatureProgress, Note, OnEvent, ignore
 from edgetl.files.storage import locked, naming
-from edgetl.runtime import sessions
+from edgetl.runtime import process, sessions
 from edgetl.runtime.providers import PlacedSession, Provider, open_placed
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def extract_features(
     Raises:
         RunError, OSError: the cache cannot be written.
     """
-    threads, provider = threads or sessions.available_cores(), provider or Provider()
+    threads, provider = threads or process.available_cores(), provider or Provider()
     source = _Source(artifacts, cache, threads, provider, precision, pixel_range, decode, decoding_mb)
     found = _extract(source, ((sample, None) for sample in samples), len(samples), None, on_event)
     kept = np.flatnonzero(found.rows >= 0)
@@ -333,7 +333,7 @@ def _extract(
         with warnings.catch_warnings():
             # decoding checks sizes itself and says so in its own words
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            for done, result in enumerate(sessions.map_in_order(extractor, items, threads=source.threads)):
+            for done, result in enumerate(process.map_in_order(extractor, items, threads=source.threads)):
                 if isinstance(result, Rejected):
                     rejected.append(result)
                 else:

@@ -24,7 +24,7 @@ from edgetl.runs.outcome import concerns
 from edgetl.runs.report.write import report_or_note
 from edgetl.runs.run import LAST, UNCHOSEN, Run, RunArgs
 from edgetl.runs.settings import TrainingSettings
-from edgetl.runtime import sessions
+from edgetl.runtime import process
 from edgetl.runtime.machine import this_machine
 from edgetl.tasks.figures import FIGURES, best_epoch
 from edgetl.tasks.targets import OUTPUTS_ARE, answers, figures, scaling
@@ -100,7 +100,7 @@ def finetune(settings: FinetuneSettings) -> FinetuneResult:
     refuse_others(run, resume=settings.resume, force=settings.force)
     opened = _open(settings)
     extracted = extract(settings, opened.prepared, opened.resources, opened.train_set, opened.val_set, opened.windows)
-    sessions.return_memory()  # the frozen part's
+    process.return_memory()  # the frozen part's
     args = _args(settings, opened, extracted)
     with run.lock():
         args = settle(run, args, opened.prepared, largest=opened.largest, resume=settings.resume)
@@ -240,7 +240,7 @@ def _fit(settings: FinetuneSettings, run: Run, job: Job, extracted: Extracted) -
         started = time.monotonic()
         is_new = not (settings.resume and (run.path / LAST).is_file())
         initial = initial_head(job) if is_new else {}
-        sessions.return_memory()
+        process.return_memory()
         if job.args.lr == UNCHOSEN:
             rate = find_learning_rate(job) if settings.lr == "search" else default_learning_rate(job)
             job = replace(job, args=replace(job.args, lr=rate))
@@ -249,13 +249,13 @@ def _fit(settings: FinetuneSettings, run: Run, job: Job, extracted: Extracted) -
         history = train(job, run, engine, last)
         placement = engine.placement
         del last, engine  # the proof opens another engine, and needs their memory
-        sessions.return_memory()
+        process.return_memory()
         held_out = None
         if job.args.refit:
             settings.on_event(Stage(f"training on all {len(job.train_rows) + len(job.val_rows)} samples"))
             train_on_all(job, run, best_epoch(history, job.args.metric).epoch)
             held_out = run.read_best().parameters
-            sessions.return_memory()
+            process.return_memory()
         proof = prove(job, run.deployed_parameters(), held_out)
     run.write_validation(proof)
     measured = answers(job.args.task, proof.unseen, job.encoder)
@@ -291,7 +291,7 @@ def _record(run: Run, opened: _Opened, extracted: Extracted, fitted: _Fitted, st
         feature_ms_per_image=features.seconds / features.computed * 1e3 if features.computed else None,
         training_seconds=fitted.seconds,
         seconds=time.monotonic() - started,
-        peak_rss_mb=sessions.peak_rss_mb(),
+        peak_rss_mb=process.peak_rss_mb(),
         engine=opened.resources.engine,
         placement={"features": features.placement, "training": fitted.placement},
         rejected=tuple((item.name, item.reason) for item in features.rejected),
@@ -308,7 +308,7 @@ def _advising(job: Job) -> Iterator[None]:
         yield
     except (OutOfMemoryError, MemoryError) as error:
         at_once = min(job.at_once, len(job.train_rows))
-        limits = [limit for limit in (sessions.memory_limit_mb(), sessions.address_space_mb()) if limit is not None]
+        limits = [limit for limit in (process.memory_limit_mb(), process.address_space_mb()) if limit is not None]
         within = f" within {min(limits):.0f} MB" if limits else ""
         said = str(error) or "there was not enough memory"
         if at_once == 1:

@@ -16,8 +16,8 @@ from edgetl.engines.registry import Engine, open_engine, step_threads
 from edgetl.errors import RunError
 from edgetl.events import EpochEnd, EpochProgress, Note, OnEvent
 from edgetl.runs.run import BEST, FINAL, LAST, Checkpoint, Run, RunArgs, Validation
+from edgetl.runtime.process import return_memory
 from edgetl.runtime.providers import Provider
-from edgetl.runtime.sessions import return_memory
 from edgetl.tasks.figures import best_epoch
 from edgetl.tasks.targets import TargetEncoder, answers, balanced_weights, figures
 from edgetl.training.callbacks import Callback, EarlyStopping

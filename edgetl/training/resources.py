@@ -14,7 +14,7 @@ from edgetl.engines.registry import resolve_engine, specs
 from edgetl.errors import DeviceError, EngineError
 from edgetl.events import Note, OnEvent
 from edgetl.optimizers.registry import Optimizer
-from edgetl.runtime import sessions
+from edgetl.runtime import process, sessions
 from edgetl.runtime.providers import PROVIDERS, Provider, resolve_provider
 from edgetl.shared_settings import THIS
 from edgetl.training.settings import FinetuneSettings
@@ -61,7 +61,7 @@ def resources(given: FinetuneSettings, optimizer: Optimizer) -> Resources:
     return Resources(
         engine=resolve_engine(engine, optimizer),
         provider=resolve_provider(provider, options, allow_fallback=given.allow_fallback, on_event=on_event),
-        threads=sessions.usable_threads(given.threads or (device.threads if device else None), on_event),
+        threads=process.usable_threads(given.threads or (device.threads if device else None), on_event),
         batch_size=given.batch_size or (device.batch_size if device else defaults.BATCH_SIZE),
         cache_precision=given.cache_precision or (device.cache_precision if device else "float32"),
         device=device,
@@ -108,7 +108,7 @@ def fit_memory(
     """
     unasked = found.device is None
     if unasked:
-        limit, manifest = sessions.memory_limit_mb(), prepared.manifest
+        limit, manifest = process.memory_limit_mb(), prepared.manifest
         step = specs()[found.engine].step_memory(manifest)
         if limit is None or step is None:
             return found, None

@@ -30,7 +30,7 @@ from edgetl.runs.run import (
     RunArgs,
     UsedSample,
 )
-from edgetl.runtime import sessions
+from edgetl.runtime import process
 
 
 def settle(run: Run, args: RunArgs, prepared: Artifacts, *, largest: int | None, resume: bool) -> RunArgs:
@@ -48,7 +48,7 @@ def settle(run: Run, args: RunArgs, prepared: Artifacts, *, largest: int | None,
     if args.lr == UNCHOSEN and before is not None:
         args = replace(args, lr=before.lr)
     if args.micro_batch is None:
-        chosen = choose_micro_batch(prepared.manifest, args.batch_size, sessions.available_memory_mb())
+        chosen = choose_micro_batch(prepared.manifest, args.batch_size, process.available_memory_mb())
         if largest is not None and (chosen or args.batch_size) > largest:
             chosen = largest
         args = replace(args, micro_batch=before.micro_batch if before is not None else chosen)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgetl.cli.main import main
 from edgetl.device.profile import THIS, device_names, load_device, this_device
 from edgetl.errors import DeviceError
-from edgetl.runtime import sessions
+from edgetl.runtime import process
 
 MINE = """
 title = "A board"
@@ -67,7 +67,7 @@ def test_a_profile_of_ones_own(tmp_path: Path) -> None:
 
 def test_this_machine_is_measured() -> None:
     device = this_device()
-    assert device.cores == sessions.available_cores()
+    assert device.cores == process.available_cores()
     assert device.engines
     assert 0 < device.training_memory_mb < device.memory_mb
 

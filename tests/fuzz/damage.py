@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgetl.errors import EdgetlError
-from edgetl.runtime.sessions import peak_rss_mb
+from edgetl.runtime.process import peak_rss_mb
 
 SECONDS = 20
 """How long one case may take; on an idle core each takes a fraction of a second."""

@@ -43,7 +43,7 @@ def test_memory_that_runs_out_in_a_step(
 
     for engine in (OrtTrainingEngine, PortableEngine):
         monkeypatch.setattr(engine, "train_step", step)
-    monkeypatch.setattr("edgetl.runtime.sessions.memory_limit_mb", lambda: 300.0)
+    monkeypatch.setattr("edgetl.runtime.process.memory_limit_mb", lambda: 300.0)
     with pytest.raises(OutOfMemoryError, match="not enough memory for the training step within 300 MB; " + way):
         train(batch_size=batch, init="zero")
 
@@ -66,14 +66,14 @@ def test_another_error_of_the_runtime_is_no_lack_of_memory() -> None:
 
 def test_a_control_group_s_limit_is_planned_for(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, fits in ((50.0, False), (100.0, False), (1000.0, True)):
-        monkeypatch.setattr("edgetl.runtime.sessions.memory_limit_mb", lambda limit=limit: limit)
+        monkeypatch.setattr("edgetl.runtime.process.memory_limit_mb", lambda limit=limit: limit)
         if fits:
             train(force=True)
         else:
             with pytest.raises(DeviceError, match=f"this control group allows {limit:.0f}.*--memory"):
                 train()
     # who knows better may say so
-    monkeypatch.setattr("edgetl.runtime.sessions.memory_limit_mb", lambda: 50.0)
+    monkeypatch.setattr("edgetl.runtime.process.memory_limit_mb", lambda: 50.0)
     train(force=True, memory_mb=1000)
 
 

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from edgetl.runtime import machine, sessions
+from edgetl.runtime import machine, process
 
 
 def test_it_knows_where_it_runs() -> None:
     found = machine.this_machine()
     assert found.processor
-    assert found.cores == sessions.available_cores()
+    assert found.cores == process.available_cores()
     assert found.onnxruntime.startswith("onnxruntime")
     assert found.memory_mb is None or found.memory_mb > 100
 

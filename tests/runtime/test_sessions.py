@@ -8,7 +8,7 @@ import pytest
 from edgetl.engines.registry import resolve_engine
 from edgetl.errors import EngineError
 from edgetl.events import Note
-from edgetl.runtime import sessions
+from edgetl.runtime import process, sessions
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -56,7 +56,7 @@ def test_results_come_in_order_and_few_are_ahead() -> None:
             taken.append(i)
             yield i
 
-    results = sessions.map_in_order(lambda i: i * i, items(), threads=2)  # type: ignore[arg-type]
+    results = process.map_in_order(lambda i: i * i, items(), threads=2)  # type: ignore[arg-type]
     assert next(results) == 0
     assert len(taken) < 15
     assert list(results) == [i * i for i in range(1, 50)]
@@ -82,7 +82,7 @@ def system(tmp_path: Path, groups: str, files: dict[str, str]) -> float | None:
         file = tmp_path / "cgroup" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
-    return sessions.available_memory_mb(tmp_path / "proc", tmp_path / "cgroup")
+    return process.available_memory_mb(tmp_path / "proc", tmp_path / "cgroup")
 
 
 V2 = "0::/app/job\n"
@@ -126,7 +126,7 @@ def test_free_memory_is_what_control_groups_leave(
 
 
 def test_nothing_is_known_where_the_system_does_not_tell(tmp_path: Path) -> None:
-    assert sessions.available_memory_mb(tmp_path, tmp_path) is None
+    assert process.available_memory_mb(tmp_path, tmp_path) is None
 
 
 def test_onnxruntime_sends_nothing_and_leaves_no_device_id(tmp_path: Path) -> None:
@@ -147,23 +147,23 @@ def test_onnxruntime_sends_nothing_and_leaves_no_device_id(tmp_path: Path) -> No
 def test_a_control_group_s_limit_and_what_others_take_of_it(tmp_path: Path) -> None:
     system(tmp_path, V2, {"app/job/memory.max": "300000000\n", "app/job/memory.current": "100000000\n"})
     places = tmp_path / "proc", tmp_path / "cgroup"
-    assert sessions.memory_limit_mb(*places) == pytest.approx(200)
+    assert process.memory_limit_mb(*places) == pytest.approx(200)
     pages = 60_000_000 // os.sysconf("SC_PAGE_SIZE")
     (tmp_path / "proc" / "self" / "statm").write_text(f"1000000 {pages} 0 0 0 0 0\n")
-    assert sessions.memory_limit_mb(*places) == pytest.approx(260, abs=0.1)  # its own part it may keep
+    assert process.memory_limit_mb(*places) == pytest.approx(260, abs=0.1)  # its own part it may keep
     # no more than the limit, though pages that are shared may be charged to others
     (tmp_path / "cgroup" / "app" / "job" / "memory.current").write_text("0\n")
-    assert sessions.memory_limit_mb(*places) == 300
+    assert process.memory_limit_mb(*places) == 300
     # what is more than the machine has is no limit
     (tmp_path / "cgroup" / "app" / "job" / "memory.max").write_text("3000000000\n")
-    assert sessions.memory_limit_mb(*places) is None
+    assert process.memory_limit_mb(*places) is None
 
 
 def test_no_more_threads_than_cores() -> None:
-    cores = sessions.available_cores()
+    cores = process.available_cores()
     told: list[Note] = []
-    assert sessions.usable_threads(None) == cores
-    assert sessions.usable_threads(1, told.append) == 1
+    assert process.usable_threads(None) == cores
+    assert process.usable_threads(1, told.append) == 1
     assert not told
-    assert sessions.usable_threads(cores + 1, told.append) == cores
+    assert process.usable_threads(cores + 1, told.append) == cores
     assert f"{cores + 1} threads are more than the cores" in told[0].text

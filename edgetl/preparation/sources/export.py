@@ -21,7 +21,7 @@ from edgetl.graph.simplify import fix_shapes, simplify
 from edgetl.preparation.sources.channels import advice
 from edgetl.preparation.sources.float32 import TOLERANCE, in_float32
 from edgetl.preparation.sources.quiet import quiet
-from edgetl.runtime import sessions
+from edgetl.runtime import process, sessions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,7 +123,7 @@ def _check(model: onnx.ModelProto, examples: Sequence[torch.Tensor], expected: o
     references = expected if isinstance(expected, tuple | list) else (expected,)
     if not all(isinstance(reference, torch.Tensor) for reference in references):
         raise ModelError(f"the network returns a {type(expected).__name__}, not a tensor of scores")
-    session = sessions.open_session(model.SerializeToString(), threads=sessions.available_cores(), optimize=False)
+    session = sessions.open_session(model.SerializeToString(), threads=process.available_cores(), optimize=False)
     names = [value.name for value in model.graph.input]
     outputs = session.run(None, {name: item.numpy() for name, item in zip(names, examples, strict=True)})
     for found, reference in zip(outputs, map(_as_array, references), strict=True):
