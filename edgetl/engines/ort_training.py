@@ -25,11 +25,11 @@ from edgetl.errors import EngineError, one_sentence
 from edgetl.events import OnEvent
 from edgetl.files import storage
 from edgetl.optimizers.registry import Optimizer
+from edgetl.runtime import sessions
 from edgetl.runtime.providers import CPU, Provider
 from edgetl.runtime.sessions import (
     failed,
     import_onnxruntime,
-    installed_distributions,
     session_options,
     session_source,
     without_training_package,
@@ -176,7 +176,7 @@ class OrtTraining(EngineSpec):
 
     def why_missing(self) -> str | None:
         """See `EngineSpec.why_missing`."""
-        found = installed_distributions()
+        found = sessions.installed_distributions()
         if any(name.startswith("onnxruntime-training") for name in found):
             return None
         return (

@@ -33,8 +33,9 @@ from edgetl.files.npz import npz_bytes, read_npz
 from edgetl.files.storage import UNREADABLE_NPZ
 from edgetl.optimizers.registry import Optimizer
 from edgetl.optimizers.rule import LEARNING_RATE, STEP
+from edgetl.runtime import sessions
 from edgetl.runtime.providers import PlacedSession, Provider, open_placed
-from edgetl.runtime.sessions import import_onnxruntime, installed_distributions
+from edgetl.runtime.sessions import import_onnxruntime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -270,7 +271,7 @@ class Portable(EngineSpec):
 
     def why_installed(self) -> str:
         """See `EngineSpec.why_installed`."""
-        return f"{' and '.join(installed_distributions())} is installed, without onnxruntime-training"
+        return f"{' and '.join(sessions.installed_distributions())} is installed, without onnxruntime-training"
 
     def lacks(self, optimizer: Optimizer) -> None:
         """See `EngineSpec.lacks`: every rule is written in operators that it runs."""

@@ -12,8 +12,7 @@ from edgetl.runtime import process, sessions
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    for module in ("edgetl.runtime.sessions", "edgetl.engines.registry"):
-        monkeypatch.setattr(f"{module}.installed_distributions", lambda: names)
+    monkeypatch.setattr(sessions, "installed_distributions", lambda: names)
 
 
 def test_two_distributions_clash_and_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
