@@ -62,7 +62,7 @@ def test_results_come_in_order_and_few_are_ahead() -> None:
 
 
 def test_peak_memory_is_this_process() -> None:
-    code = "from edgetl.runtime.sessions import peak_rss_mb as p; a = p(); x = bytearray(80_000_000); print(a, p())"
+    code = "from edgetl.runtime.process import peak_rss_mb as p; a = p(); x = bytearray(80_000_000); print(a, p())"
     # started from a process that is larger
     padding = bytearray(300_000_000)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
