@@ -42,6 +42,7 @@ from edgetl.files.kinds import ARGS, DATA, MANIFEST, mistaken
 from edgetl.files.seal import seal_json, unseal_json
 from edgetl.files.storage import sha256_file
 from edgetl.preparation.prepare import PrepareResult, prepare
+from edgetl.runs.belongings import refuse_others
 from edgetl.runs.run import LOCK, REPORT, Run
 from edgetl.runtime import process
 from edgetl.tasks import metrics
@@ -304,6 +305,8 @@ def _moved_aside(run: Path, before: Path, *, resume: bool) -> Iterator[None]:
     It comes back where the block ends with a mistake of the caller's before a new run begins.
     """
     if not resume and (run / ARGS).is_file():
+        for place in (run, before):
+            refuse_others(place)
         shutil.rmtree(before, ignore_errors=True)
         run.rename(before)
     try:

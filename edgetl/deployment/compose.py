@@ -26,7 +26,7 @@ from edgetl.artifacts import (
 from edgetl.data.decode import enough_pixels
 from edgetl.deployment.deployed import METADATA_EDGETL, METADATA_NAMES, METADATA_PREPROCESS, METADATA_TOKENIZER
 from edgetl.errors import DeployError
-from edgetl.events import EpochEnd
+from edgetl.events import EpochEnd, OnEvent, ignore
 from edgetl.files import schema
 from edgetl.runs.compare import is_finished
 from edgetl.runs.run import Run, RunArgs
@@ -61,11 +61,13 @@ def compose(
     args: RunArgs,
     form: Form,
     calibration: Callable[[], Iterator[Feeds]],
+    on_event: OnEvent = ignore,
 ) -> ModelProto:
     """Join the parts and end them in logits and what they mean.
 
     Args:
         calibration: gives the inputs of the network for samples; called for int8 only.
+        on_event: learns how near int8 comes.
 
     Raises:
         DeployError, ModelError: the precision cannot be had.
@@ -79,7 +81,7 @@ def compose(
     parts = [trained.graph]
     if prepared.has_backbone:
         parts.insert(0, onnx.load(prepared.file(BACKBONE), load_external_data=False).graph)
-    parts = _in_precision(parts, prepared, form, calibration)
+    parts = _in_precision(parts, prepared, form, calibration, on_event)
     if form.input == "raw":
         parts.insert(0, onnx.load(prepared.file(PREPROCESS), load_external_data=False).graph)
     model = build.make_model(build.join([*parts, _ending(prepared, args, form)], "edgetl"))
@@ -92,7 +94,11 @@ def compose(
 
 
 def _in_precision(
-    parts: list[GraphProto], prepared: Artifacts, form: Form, calibration: Callable[[], Iterator[Feeds]]
+    parts: list[GraphProto],
+    prepared: Artifacts,
+    form: Form,
+    calibration: Callable[[], Iterator[Feeds]],
+    on_event: OnEvent,
 ) -> list[GraphProto]:
     """Return one graph, or several in a row, from the network's inputs to `batch_logits`."""
     if form.precision == "float32":
@@ -110,7 +116,7 @@ def _in_precision(
         return [quantize.to_float16(network).graph]
     names = [spec.name for spec in prepared.manifest.trainable]
     keep = () if form.quantize_head else quantize.classifier_nodes(network.graph, names)
-    return [quantize.to_int8(network, calibration, keep=keep).graph]
+    return [quantize.to_int8(network, calibration, keep=keep, on_event=on_event).graph]
 
 
 def _ending(prepared: Artifacts, args: RunArgs, form: Form) -> GraphProto:

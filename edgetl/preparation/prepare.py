@@ -39,10 +39,11 @@ from edgetl.declaration import takes
 from edgetl.device.planning import plan_for
 from edgetl.device.profile import load_device
 from edgetl.errors import DeviceError, EdgetlError, ModelError
-from edgetl.events import Note, Stage
+from edgetl.events import Note, OnEvent, Stage
 from edgetl.files import storage
 from edgetl.optimizers.registry import Optimizer
 from edgetl.preparation.settings import PrepareSettings
+from edgetl.runs.belongings import refuse_others
 from edgetl.runtime import process
 from edgetl.shared_settings import THIS
 from edgetl.tasks.names import TASKS
@@ -107,6 +108,7 @@ def prepare(settings: PrepareSettings) -> PrepareResult:
         profile = replace(profile, training_memory_mb=settings.memory_mb)
     names, count = _labels(settings)
     storage.refuse_existing(target, force=settings.force, marker=MANIFEST)
+    refuse_others(target)
 
     from edgetl.gradients import ort_artifacts
     from edgetl.graph.memory import graph_memory
@@ -184,7 +186,7 @@ def prepare(settings: PrepareSettings) -> PrepareResult:
                 on_event(Stage("quantising the backbone"))
                 wanted = Wanted(loaded.modality, task, shape=entrance.shape if loaded.modality == ARRAY else None)
                 samples = open_inputs(calibration or "", wanted)
-                frozen = _in_int8(frozen, parts, loaded, spectrogram, samples, directory)
+                frozen = _in_int8(frozen, parts, loaded, spectrogram, samples, directory, on_event)
             (directory / BACKBONE).write_bytes(frozen.SerializeToString())
         (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
         on_event(Stage("generating gradients"))
@@ -229,6 +231,7 @@ def prepare(settings: PrepareSettings) -> PrepareResult:
             if not planned.fits:
                 raise DeviceError("; ".join(planned.problems))
         size = sum(file.stat().st_size for file in files)
+        refuse_others(target)  # files may have come meanwhile
     return PrepareResult(
         artifacts=str(target),
         labels=names,
@@ -263,6 +266,7 @@ def _in_int8(
     audio: AudioPreprocessing | None,
     samples: Sequence[Sample],
     directory: Path,
+    on_event: OnEvent,
 ) -> onnx.ModelProto:
     from edgetl.quantization.quantize import calibration, to_int8
 
@@ -271,7 +275,7 @@ def _in_int8(
     decode = open_decoder(loaded.modality, parts.inputs, audio, loaded.text, loaded.tokenizer, values, at_least)
     names = [spec.name for spec in parts.inputs]
     feeds = partial(calibration, samples, decode, directory / PREPROCESS, names, seed=defaults.SEED)
-    return to_int8(backbone, feeds)
+    return to_int8(backbone, feeds, on_event=on_event)
 
 
 def _implied(shape: Sequence[int] | None, audio: Mapping[str, Any] | None) -> str | None:
