@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from edgetl import defaults
+from edgetl.graph.aside import array_of
 from edgetl.graph.build import node_inputs
 
 Array: TypeAlias = NDArray[Any]
@@ -214,7 +215,7 @@ class Builder:
 
     def _fold(self, name: str) -> Array | None:
         if name in self._frozen:
-            return numpy_helper.to_array(self._frozen[name])
+            return array_of(self._frozen[name])
         node = self.producers.get(name)
         if node is None or not node.input or any(a.HasField("g") or a.graphs for a in node.attribute):
             return None

@@ -17,6 +17,9 @@ LABELS, NETWORK, PICTURES, OTHERS = "Labels", "Network", "Pictures", "Recordings
 
 WHOLE = Range(1, MOST)
 
+AUTO = "auto"
+"""The policy that takes the largest share of the network that fits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessingSettings:

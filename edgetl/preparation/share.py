@@ -27,8 +27,6 @@ from edgetl.preparation import policy, split
 from edgetl.preparation.heads import Network
 from edgetl.preparation.split import Parts
 
-AUTO = "auto"
-
 
 @dataclass(frozen=True)
 class Share:

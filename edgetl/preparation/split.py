@@ -19,6 +19,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError
+from edgetl.graph.aside import filled
 from edgetl.graph.build import join, make_model, node_inputs, prune, replace_parameters
 from edgetl.graph.clean import clean
 from edgetl.graph.costs import multiply_accumulates
@@ -96,7 +97,7 @@ def split(network: Network, trainable: Sequence[str], *, length: int = 1) -> Par
             initializer=[*graph.initializer, *boundary.shapes],
         )
         prune(front)
-        backbone = clean(simplify(make_model(front), ()), outputs=[f.name for f in boundary.features])
+        backbone = clean(simplify(filled(make_model(front)), ()), outputs=[f.name for f in boundary.features])
         freeze_batch_normalization(backbone.graph, ranks)
     initializers = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     macs = multiply_accumulates(network.model, length=length)

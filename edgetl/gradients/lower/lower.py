@@ -29,6 +29,7 @@ from edgetl.files.npz import npz_bytes
 from edgetl.gradients.losses import with_loss
 from edgetl.gradients.lower import activations, convolution, indexing, losses, normalisation, pooling, shape, standard
 from edgetl.gradients.lower.builder import Lowering
+from edgetl.graph.aside import array_of, filled
 from edgetl.graph.build import make_model, prune
 from edgetl.graph.rewrite import FLOATS, Rule, Unsupported
 from edgetl.graph.values import observe
@@ -117,7 +118,7 @@ def eval_step(trainable_model: onnx.ModelProto, trainable: Sequence[TensorSpec],
     graph.initializer.extend(kept)
     graph.input.extend(_float(spec.name, spec.shape) for spec in trainable)
     graph.name = "eval_step"
-    return make_model(graph)
+    return filled(make_model(graph))
 
 
 def write_portable(
@@ -135,7 +136,7 @@ def write_portable(
     """
     step = lower(training_model, parameters, optimizer)
     values = {tensor.name: tensor for tensor in trainable_model.graph.initializer}
-    initial = {spec.name: numpy_helper.to_array(values[spec.name]) for spec in parameters}
+    initial = {spec.name: array_of(values[spec.name]) for spec in parameters}
     files = {
         PORTABLE_TRAIN_STEP: step.SerializeToString(),
         PORTABLE_EVAL_STEP: eval_step(trainable_model, parameters, loss).SerializeToString(),
