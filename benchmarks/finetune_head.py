@@ -1,7 +1,7 @@
 """Fine-tune a ten-class head of MobileNetV2 in several ways, each in its own process, and compare them.
 
-The job is the same for all: the training part of a folder of pictures (1000 of CIFAR-10, enlarged to
-224×224), batches of 16, AdamW with a learning rate of 1e-3, 10 epochs.
+The job is the same for all: the training part of a folder of pictures (by default 1000 of CIFAR-10, enlarged to
+224×224 by the preprocessing), batches of 16, AdamW with a learning rate of 1e-3, 10 epochs.
 
 - `pytorch`: DataLoader over the pictures every epoch, backbone under no_grad, head trained.
 - `onnxruntime-training`: its Module and Optimizer over artifacts of the whole network.
@@ -41,7 +41,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from head_job import Job
+from head_job import NETWORKS, Job
 
 from edgetl.runtime.process import available_cores
 
@@ -99,14 +99,18 @@ def parse_arguments() -> argparse.Namespace:
         "--litert-models", type=Path, default=SHARED / "peers/models", help=f"holds {' and '.join(LITERT_FILES)}"
     )
     parser.add_argument("--data", type=Path, default=SHARED / "datasets/cifar10", help="holds train/ and test/")
+    parser.add_argument("--network", choices=NETWORKS, default=next(iter(NETWORKS)))
     parser.add_argument(
-        "--weights",
-        type=Path,
-        default=SHARED / "pretrained/mobilenetv2_100_imagenet.safetensors",
-        help="safetensors under timm's names",
+        "--weights", type=Path, help="safetensors under timm's names; default as in ../shared/pretrained"
+    )
+    parser.add_argument(
+        "--camera",
+        metavar="WxH",
+        help="enlarge the pictures to this size first, as JPEG of quality 90: photographs as cameras write them",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the numbers of every run")
     options = parser.parse_args()
+    options.weights = options.weights or SHARED / "pretrained" / NETWORKS[options.network][0]
     needed = [options.data / "train", options.data / "test", options.weights]
     if options.litert_python:
         needed += [options.litert_models / name for name in LITERT_FILES]
@@ -123,15 +127,34 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
+def enlarged(data: Path, size: tuple[int, int], out: Path) -> Path:
+    """Write a data set's pictures anew, enlarged, into `out`."""
+    from PIL import Image
+
+    log(f"enlarging the pictures to {size[0]}x{size[1]}")
+    for part in ("train", "test"):
+        for file in sorted((data / part).glob("*/*")):
+            target = (out / part / file.parent.name / file.name).with_suffix(".jpg")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(file) as picture:
+                picture.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(target, quality=90)
+    return out
+
+
 class Bench:
     """The job, the directory its files lie in, and the interpreters that do it."""
 
     def __init__(self, directory: Path, options: argparse.Namespace) -> None:
         names = options.only or [name for name in (*SLOW, *FAST) if name != "litert" or options.litert_python]
+        data = options.data
+        if options.camera:
+            width, height = map(int, options.camera.split("x"))
+            data = enlarged(data, (width, height), directory / "pictures")
         self.job = Job(
+            network=options.network,
             weights=str(options.weights.resolve()),
-            train=str((options.data / "train").resolve()),
-            test=str((options.data / "test").resolve()),
+            train=str((data / "train").resolve()),
+            test=str((data / "test").resolve()),
             artifacts=str(directory / "artifacts"),
             artifacts_int8=str(directory / "artifacts-int8") if "edgetl-int8" in names else None,
             unsplit=str(directory / "unsplit"),

@@ -10,15 +10,22 @@ from typing import Any
 from edgetl.artifacts import MANIFEST, Preprocessing
 from edgetl.runtime.process import peak_rss_mb
 
-MODEL = "mobilenetv2_100"
-MODEL_ARGS: dict[str, Any] = {"num_classes": 1001, "pad_type": "same", "bn_eps": 1e-3}
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mobilenetv2_100": (
+        "mobilenetv2_100_imagenet.safetensors",
+        {"num_classes": 1001, "pad_type": "same", "bn_eps": 1e-3},
+    ),
+    "tf_efficientnet_lite0": ("efficientnet-lite0/tf_efficientnet_lite0.safetensors", {}),
+}
+"""Names in timm, the files of their weights, and arguments for their constructors."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Fine-tune the head of `MODEL` on one folder of pictures, measure its accuracy on another.
+    """Fine-tune the head of a network on one folder of pictures, measure its accuracy on another.
 
     Attributes:
+        network: one of `NETWORKS`.
         weights: the pretrained weights, safetensors under timm's names.
         train, test: folders with one folder of pictures per class.
         artifacts: edgetl's prepared directory; its manifest holds the preprocessing of all competitors.
@@ -27,6 +34,7 @@ class Job:
         litert_models: a folder with LiteRT's files, whose preprocessing all have then; None where it takes no part.
     """
 
+    network: str
     weights: str
     train: str
     test: str
@@ -47,6 +55,11 @@ class Job:
     def save(self, file: Path) -> None:
         """Write the job for the processes that do it."""
         file.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """Arguments for the network's constructor."""
+        return NETWORKS[self.network][1]
 
     def preprocessing(self) -> Preprocessing:
         """Return how `edgetl prepare` says that pictures enter the network."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from head_job import MODEL, MODEL_ARGS, Job
+from head_job import Job
 from head_pytorch import load_network
 from onnxruntime.training import artifacts
 
@@ -28,10 +28,10 @@ def main() -> None:
     job = Job.load(sys.argv[1])
     prepare = partial(
         edgetl.prepare,
-        f"timm:{MODEL}",
+        f"timm:{job.network}",
         labels_from=job.train,
         weights=job.weights,
-        model_args=MODEL_ARGS,
+        model_args=job.model_args,
         preprocessing=LITERT_PREPROCESSING if job.litert_models else None,
     )
     prepared = prepare(out=job.artifacts)

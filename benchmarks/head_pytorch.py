@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 import torch
-from head_job import MODEL, MODEL_ARGS, Job, report_accuracy, report_trained
+from head_job import Job, report_accuracy, report_trained
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -36,7 +36,7 @@ def main() -> None:
 
 def load_network(job: Job) -> Any:
     """Return the pretrained network in evaluation mode."""
-    network = timm.create_model(MODEL, **MODEL_ARGS)
+    network = timm.create_model(job.network, **job.model_args)
     network.load_state_dict(load_file(job.weights))
     return network.eval()
 
