@@ -21,9 +21,10 @@ from edgetl.files import schema, storage
 from edgetl.files.kinds import MANIFEST as MANIFEST
 from edgetl.files.kinds import PREPARED, mistaken
 from edgetl.files.seal import SealError, seal_json, unseal_json
+from edgetl.losses.registry import LOSSES
 from edgetl.optimizers.registry import RULES, Optimizer
 from edgetl.shared_settings import BACKBONE_PRECISIONS, MODALITIES
-from edgetl.tasks.names import LOSSES, TASKS
+from edgetl.tasks.names import TASKS
 
 SCHEMA_VERSION = 1
 
@@ -283,7 +284,7 @@ class Manifest:
             and then the names come from the data.
         task: `classification` (one class each), `multilabel` (any number of classes) or `regression`.
         outputs: number of logits: of classes, or of numbers.
-        loss: `cross_entropy`, `binary_cross_entropy`, `mean_squared_error` or `l1`.
+        loss: one of `edgetl.losses.registry.LOSSES`.
         optimizer: what the training artifacts hold; finetune may choose another.
         modality: what a sample is: `image`, `audio`, `text` or `array`.
         preprocessing: of an image; None for other modalities.

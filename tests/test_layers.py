@@ -18,7 +18,7 @@ declaration tasks files
 events
 shared_settings
 runtime
-optimizers
+losses optimizers
 artifacts
 graph data
 quantization engines

@@ -42,12 +42,12 @@ from edgetl.device.profile import Device, load_device
 from edgetl.errors import DeviceError, EdgetlError, ModelError
 from edgetl.events import Note, OnEvent, Stage
 from edgetl.files import storage
+from edgetl.losses.registry import losses_of
 from edgetl.optimizers.registry import Optimizer
 from edgetl.preparation.settings import AUTO, PrepareSettings
 from edgetl.runs.belongings import refuse_others
 from edgetl.runtime import process
 from edgetl.shared_settings import THIS
-from edgetl.tasks.names import TASKS
 from edgetl.tasks.targets import OUTPUTS_ARE
 
 if TYPE_CHECKING:
@@ -394,9 +394,10 @@ def _inputs(modality: str, shape: Sequence[int] | None, audio: AudioPreprocessin
 
 
 def _loss(task: str, loss: str | None) -> str:
-    if loss is not None and loss not in TASKS[task]:
-        raise EdgetlError(f"{task} cannot be trained with the loss {loss!r}, only with {' or '.join(TASKS[task])}")
-    return loss or TASKS[task][0]
+    known = losses_of(task)
+    if loss is not None and loss not in known:
+        raise EdgetlError(f"{task} cannot be trained with the loss {loss!r}, only with {' or '.join(known)}")
+    return loss or known[0]
 
 
 def _labels(settings: PrepareSettings) -> tuple[tuple[str, ...], int]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from edgetl import defaults
 from edgetl.declaration import MOST, REQUIRED, Range, declared
+from edgetl.losses.registry import LOSSES
 from edgetl.shared_settings import BACKBONE_PRECISIONS, DATA, MODALITIES, DeviceSettings, LabelColumns, Listening
-from edgetl.tasks.names import LOSSES, TASKS
+from edgetl.tasks.names import TASKS
 
 LABELS, NETWORK, PICTURES, OTHERS = "Labels", "Network", "Pictures", "Recordings, texts and arrays"
 """Sections of the command's help."""
@@ -138,10 +139,10 @@ class PrepareSettings(LabelColumns, DeviceSettings, Listening):
         "classification",
         "One class for each sample; any number of classes; or numbers.",
         group=NETWORK,
-        choices=tuple(TASKS),
+        choices=TASKS,
     )
     loss: str | None = declared(
-        None, "Loss that training minimises.", group=NETWORK, choices=LOSSES, default_text="the task's"
+        None, "Loss that training minimises.", group=NETWORK, choices=tuple(LOSSES), default_text="the task's"
     )
     backbone: str = declared(
         "float32",

@@ -30,7 +30,8 @@ def concerns(
         history: every finished epoch, from epoch 0 on.
         lr: the learning rate, which the advice names.
         logits: `[N, K]` of the validation samples, or else of some that trained.
-        smoothed: whether labels were smoothed or classes weighted, so that guessing has another loss.
+        smoothed: whether labels were smoothed, classes weighted, or the loss is not the task's usual one, so that
+            guessing has another loss.
     """
     found = []
     start, last = history[0], history[-1]

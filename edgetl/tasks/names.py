@@ -1,12 +1,6 @@
-"""The tasks, and the losses that each can be trained with."""
+"""The names of the tasks."""
 
 from __future__ import annotations
 
-TASKS = {
-    "classification": ("cross_entropy",),
-    "multilabel": ("binary_cross_entropy",),
-    "regression": ("mean_squared_error", "l1"),
-}
-"""Each task and its losses, the default first."""
-
-LOSSES = tuple(loss for losses in TASKS.values() for loss in losses)
+TASKS = ("classification", "multilabel", "regression")
+"""One class for each sample; any number of classes; numbers."""

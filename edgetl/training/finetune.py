@@ -19,6 +19,7 @@ from edgetl.declaration import shared_fields, takes
 from edgetl.errors import DataError, OutOfMemoryError
 from edgetl.events import EpochEnd, Note, Stage
 from edgetl.files import schema
+from edgetl.losses.registry import losses_of
 from edgetl.optimizers.registry import Optimizer
 from edgetl.runs.outcome import concerns
 from edgetl.runs.report.write import report_or_note
@@ -259,7 +260,8 @@ def _fit(settings: FinetuneSettings, run: Run, job: Job, extracted: Extracted) -
         proof = prove(job, run.deployed_parameters(), held_out)
     run.write_validation(proof)
     measured = answers(job.args.task, proof.unseen, job.encoder)
-    weighted = bool(job.args.label_smoothing or job.args.class_weights)
+    plain = losses_of(job.args.task)[0] == job.prepared.manifest.loss
+    weighted = bool(job.args.label_smoothing or job.args.class_weights or not plain)
     sentences = concerns(history, job.args.task, job.args.lr, proof.unseen, smoothed=weighted)
     for sentence in sentences:
         settings.on_event(Note(sentence))

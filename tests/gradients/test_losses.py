@@ -14,11 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl.artifacts import BATCH_LOGITS, ORT_TRAINING_MODEL, TensorSpec
 from edgetl.errors import ModelError
 from edgetl.gradients import ort_artifacts
-from edgetl.gradients.losses import LOSSES, with_loss
+from edgetl.gradients.losses import with_loss
 from edgetl.gradients.lower.lower import lower_gradients
 from edgetl.graph.build import make_model
+from edgetl.losses.registry import LOSSES, losses_of
 from edgetl.optimizers.registry import Optimizer
 from edgetl.runtime import sessions
+from edgetl.tasks.names import TASKS
 from edgetl.tasks.targets import TargetEncoder, balanced_weights
 
 K, WIDTH, N = 4, 6, 7
@@ -57,6 +59,12 @@ def expected(weight: np.ndarray, loss):
     value = loss(F.linear(torch.tensor(X, dtype=torch.float64), w, b))
     value.backward()
     return value.detach().numpy(), w.grad.numpy(), b.grad.numpy()
+
+
+def focal(z: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Equation 4 of Lin et al. (2017) with γ = 2, for targets of several classes."""
+    p = z.softmax(1)
+    return -(targets * (1 - p) ** 2 * z.log_softmax(1)).sum(1).mean()
 
 
 CASES = {
@@ -98,6 +106,24 @@ CASES = {
         NUMBERS,
         lambda z: F.mse_loss(z, torch.tensor(NUMBERS, dtype=torch.float64)),
     ),
+    "focal": (
+        "focal",
+        TargetEncoder("classification", K),
+        CLASSES,
+        lambda z: focal(z, torch.eye(K, dtype=torch.float64)[CLASSES]),
+    ),
+    "focal, smoothed": (
+        "focal",
+        TargetEncoder("classification", K, label_smoothing=0.2),
+        CLASSES,
+        lambda z: focal(z, 0.8 * torch.eye(K, dtype=torch.float64)[CLASSES] + 0.2 / K),
+    ),
+    "huber": (
+        "huber",
+        TargetEncoder("regression", K),
+        NUMBERS,
+        lambda z: F.huber_loss(z, torch.tensor(NUMBERS, dtype=torch.float64)),
+    ),
     "l1": (
         "l1",
         TargetEncoder("regression", K),
@@ -119,6 +145,11 @@ def test_losses_are_torchs(case: str, scale: float, tmp_path: Path) -> None:
 
 def test_every_loss_has_a_case() -> None:
     assert {case[0] for case in CASES.values()} == set(LOSSES)
+    assert all(case[1].task == LOSSES[case[0]].task for case in CASES.values())
+
+
+def test_the_default_of_a_task_comes_first() -> None:
+    assert [losses_of(task)[0] for task in TASKS] == ["cross_entropy", "binary_cross_entropy", "mean_squared_error"]
 
 
 def test_balanced_weights_are_scikit_learns() -> None:

@@ -1,0 +1,1 @@
+"""A file for each loss, and the registry that knows them."""
