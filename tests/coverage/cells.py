@@ -208,7 +208,7 @@ def train(network: Network, image: Preprocessing, name: str, directory: Path) ->
     everything, other = np.arange(PICTURES), np.arange(PICTURES, 2 * PICTURES)
     loss, found = Training(directory).gradients(batch(everything)[0], labels[:PICTURES])
     # momentum makes a step 1/(1 - μ) times as long
-    rate = 0.01 * (1 - OPTIMIZER.momentum) * loss / engines.length(found) ** 2
+    rate = 0.01 * (1 - OPTIMIZER.hyperparameters["momentum"]) * loss / engines.length(found) ** 2
     batches = [batch(rng.permutation(PICTURES)[:STEP_BATCH]) for _ in range(STEPS)]
 
     def trained(engine: str, state: bytes | None = None) -> engines.Course:
