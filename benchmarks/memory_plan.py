@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--device-python", default=sys.executable, help="has onnxruntime-training")
     parser.add_argument("--stock-python", default=None, help="has a stock onnxruntime; default: --device-python")
     parser.add_argument(
-        "--fit", action="store_true", help="print the factors of edgetl/device/planning.py, too (needs scipy)"
+        "--fit",
+        action="store_true",
+        help="print the factors for edgetl/engines/, too (needs scipy)",
     )
     parser.add_argument("--pictures", help="width and height of photographs, such as 4032x3024")
     parser.add_argument("--measure", help=argparse.SUPPRESS)

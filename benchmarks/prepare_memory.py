@@ -46,7 +46,7 @@ print(sum(parameter.nbytes for parameter in network.parameters()))
 _PREPARE = """
 import atexit
 from edgetl.__main__ import run
-from edgetl.runtime import peak_rss_mb
+from edgetl.runtime.process import peak_rss_mb
 atexit.register(lambda: print(peak_rss_mb()))
 run()
 """

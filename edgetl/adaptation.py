@@ -244,7 +244,7 @@ def _check(
         prepared: the source, if that is a prepared directory.
     """
     check(FinetuneSettings(prepared or "", data, out=target, **given["finetune"]))
-    DeploySettings("", out=target, **given["deploy"]).check_form()
+    check(DeploySettings("", out=target, **given["deploy"]))
     others = options_of("finetune") | options_of("deploy")
     if prepared is not None and (foreign := sorted(given["prepare"].keys() - others)):
         raise EdgetlError(

@@ -128,7 +128,7 @@ TEXT = "text"
 """The modality whose inputs are those of `TextPreprocessing`."""
 
 LOGITS, PROBABILITIES, VALUES = "logits", "probabilities", "values"
-"""Outputs of the deployed file."""
+"""Outputs: the network's own, and what they mean; numbers for regression, else probabilities."""
 
 SPECTROGRAM = "spectrogram"
 """Name of a network's input that is one."""

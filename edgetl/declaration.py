@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import textwrap
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from edgetl.errors import EdgetlError
 from edgetl.suggest import did_you_mean
@@ -23,10 +24,27 @@ R = TypeVar("R")
 
 _KEY = "declared"
 
+Kind = Literal[
+    "",
+    "auto",
+    "path",
+    "columns",
+    "repeated",
+    "names",
+    "numbers",
+    "whole numbers",
+    "pairs",
+    "literals",
+    "values",
+    "height and width",
+    "width and height",
+]
+"""How a text of the command line is read (`edgetl.cli.options`)."""
+
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from `low` to `high`, but for `high` itself if they lie `below` it; whole ones if both are ints."""
+    """The numbers from `low` to `high`, without `high` itself if they lie `below` it; whole ones if both are ints."""
 
     low: float
     high: float
@@ -75,7 +93,7 @@ class Declared:
     group: str = ""
     range: Range | None = None
     choices: tuple[str, ...] = ()
-    kind: str = ""
+    kind: Kind = ""
     metavar: str | None = None
     default_text: str | None = None
     option: str | None = None
@@ -87,12 +105,24 @@ class Declared:
 REQUIRED = dataclasses.MISSING
 
 
-def declared(default: Any, help: str, *, factory: Callable[[], Any] | None = None, **more: Any) -> Any:
-    """Return a dataclass field that is a setting; `more` are fields of `Declared`."""
-    metadata = {_KEY: Declared(help, **more)}
-    if factory is not None:
-        return dataclasses.field(default_factory=factory, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+def declared(
+    default: Any,
+    help: str,
+    *,
+    group: str = "",
+    range: Range | None = None,
+    choices: tuple[str, ...] = (),
+    kind: Kind = "",
+    metavar: str | None = None,
+    default_text: str | None = None,
+    option: str | None = None,
+    negative: str | None = None,
+    check: Callable[[Any], object] | None = None,
+    may_change: bool = False,
+) -> Any:
+    """Return a dataclass field that is a setting; see `Declared`."""
+    known = Declared(help, group, range, choices, kind, metavar, default_text, option, negative, check, may_change)
+    return dataclasses.field(default=default, metadata={_KEY: known})
 
 
 def declarations(settings: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], Declared]]:
@@ -105,6 +135,8 @@ def declarations(settings: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], 
 def check(settings: Any) -> None:
     """Refuse values that their declarations do not allow; None is allowed where it is the default.
 
+    A settings class may have a method `check_together`, which refuses values that do not go together.
+
     Raises:
         EdgetlError: it names the setting, the value, and what it may be.
     """
@@ -112,6 +144,8 @@ def check(settings: Any) -> None:
         value = getattr(settings, each.name)
         if value is not None or each.default is not None:
             check_value(each.name, value, known)
+    if (together := getattr(settings, "check_together", None)) is not None:
+        together()
 
 
 def check_value(name: str, value: Any, known: Declared) -> None:
@@ -179,6 +213,7 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
             return function(given)
 
         returned = inspect.signature(function).return_annotation
+        call.__annotations__ = {**{p.name: p.annotation for p in signature.parameters.values()}, "return": returned}
         call.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
         call.__doc__ = _documented(function.__doc__ or "", settings)
         return call
@@ -188,10 +223,13 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
 
 def _documented(text: str, settings: type[Any]) -> str:
     """Put a section on arguments into a docstring, before the one on errors."""
-    lines = []
+    _, _, told = (settings.__doc__ or "").partition("    Attributes:\n")
+    lines = [line for line in told.rstrip().split("\n") if line.strip()]
     for each, known in declarations(settings):
         default = f" Default: {known.default_text}." if known.default_text else ""
-        lines.append(f"        {each.name}: {known.help}{default}")
+        lines += textwrap.wrap(
+            f"{each.name}: {known.help}{default}", 112, initial_indent=" " * 8, subsequent_indent=" " * 12
+        )
     section = "\n".join(["    Args:", *lines, ""])
     head, raises, rest = text.partition("    Raises:")
     return f"{head}{section}\n{raises}{rest}" if raises else f"{text.rstrip()}\n\n{section}"

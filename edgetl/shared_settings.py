@@ -32,7 +32,7 @@ class LabelColumns:
 
     label_column: Sequence[str] = declared(
         (),
-        "Table column of the labels or numbers to learn, where it has an unusual name. Repeatable.",
+        "Table column of the labels or numbers, where it has an unusual name.",
         group=DATA,
         kind="columns",
     )
@@ -44,7 +44,7 @@ class InputColumns:
 
     input_column: Sequence[str] = declared(
         (),
-        "Table column of paths, texts or numbers, where it has an unusual name. Repeatable.",
+        "Table column of paths, texts or numbers, where it has an unusual name.",
         group=DATA,
         kind="columns",
     )
@@ -56,8 +56,7 @@ class WindowSettings:
 
     window: float | None = declared(
         None,
-        "Length in seconds of the windows into which recordings are cut; each window is a sample. Windows of one "
-        "recording all train or all validate. Silent windows are left out where others are not.",
+        "Length in seconds of the windows into which recordings are cut; each window is a sample.",
         group=DATA,
         range=WINDOW_SECONDS,
         metavar="SECONDS",
@@ -98,7 +97,7 @@ class ProviderSettings:
     )
     provider_options: Mapping[str, str] | None = declared(
         None,
-        "Option of the execution provider. Repeatable.",
+        "Option of the execution provider.",
         group=MACHINE,
         kind="pairs",
         option="--provider-option",
@@ -127,14 +126,14 @@ class DeviceSettings:
 
     device: str | None = declared(
         None,
-        "Device profile: a name that `edgetl devices` lists, or a file. It chooses whatever is not given here, and "
-        "training keeps to its memory.",
+        "Device that trains: a name that `edgetl devices` lists, or a file with a profile. Training must fit its "
+        "memory; options that are not given suit it.",
         group=MACHINE,
         metavar="NAME|FILE",
     )
     memory_mb: float | None = declared(
         None,
-        "Memory that the training process may take, in 10^6 bytes. Batches are computed in parts that fit.",
+        "Memory that the training process may take, in 10^6 bytes.",
         group=MACHINE,
         range=MEMORY_MB,
         option="--memory",

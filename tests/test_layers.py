@@ -88,7 +88,7 @@ def test_an_import_that_points_upwards_is_found(tmp_path: Path, monkeypatch: pyt
     file.parent.mkdir()
     file.write_text(
         "from typing import TYPE_CHECKING\n"
-        "from edgetl import storage\nfrom edgetl.data.sample import Sample\n"
+        "from edgetl.files import storage\nfrom edgetl.data.sample import Sample\n"
         "if TYPE_CHECKING:\n    import edgetl.cli.main\n"
         "def late():\n    from edgetl.training.loop import train\n"
     )

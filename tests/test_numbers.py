@@ -29,6 +29,11 @@ OF_OPTIMIZER = {"momentum", "weight_decay", "clip_norm"}
 KEPT = [name for name in RANGES if name in OF_OPTIMIZER | {field.name for field in fields(RunArgs)}]
 
 
+def settings_with(name: str, value: Any) -> FinetuneSettings:
+    optimizer = "sgd" if name == "momentum" else "adamw"
+    return FinetuneSettings("artifacts", "data", out="run", optimizer=optimizer, **{name: value})
+
+
 def optimizer_with(name: str, value: Any) -> Optimizer:
     if name == "momentum":
         return Optimizer("sgd", {name: value})
@@ -73,7 +78,7 @@ def test_every_number_of_finetune_has_a_range() -> None:
 @example(np.float32(0.1))
 def test_what_is_taken_comes_back(tmp_path: Path, name: str, value: Any) -> None:
     try:
-        check(FinetuneSettings("artifacts", "data", out="run", **{name: value}))
+        check(settings_with(name, value))
     except EdgetlError:
         return
     args = args_with(name, value)
@@ -91,11 +96,11 @@ def test_the_ends_of_each_range_are_taken_and_what_is_beyond_is_not(name: str) -
     among = RANGES[name]
     after = (lambda x, way: x + way) if among.whole else (lambda x, way: math.nextafter(x, way * math.inf))
     for value in (among.low, after(among.high, -1) if among.below else among.high):
-        check(FinetuneSettings("artifacts", "data", out="run", **{name: value}))
+        check(settings_with(name, value))
     beyond = [after(among.low, -1), among.high if among.below else after(among.high, 1)]
     for value in (*beyond, math.nan, math.inf, -math.inf, True, *((1.5,) if among.whole else ())):
         with pytest.raises(EdgetlError, match=rf"^{name} must lie between [^\n]+, not be"):
-            check(FinetuneSettings("artifacts", "data", out="run", **{name: value}))
+            check(settings_with(name, value))
 
 
 @pytest.mark.parametrize(

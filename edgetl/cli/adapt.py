@@ -16,6 +16,7 @@ from edgetl.cli.prepare import as_arguments, prepare
 from edgetl.cli.reporting import finish, how_to_resume, reporting
 from edgetl.cli.use import evaluate
 from edgetl.errors import command
+from edgetl.shared_settings import MACHINE
 from edgetl.tasks.figures import called, shown
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class _Adapt(click.Command):
         sections = []
         for step in _STEPS:
             names = {param.name for param in step.params} - _CHOSEN
-            sections.append((f"Options of {step.name}", [param for param in left if param.name in names]))
+            own = [param for param in left if param.name in names]
+            own.sort(key=lambda param: getattr(param, "group", "") == MACHINE)  # what most users leave alone comes last
+            sections.append((f"Options of {step.name}", own))
             left = [param for param in left if param.name not in names]
         for title, options in (("Options", left), *sections):
             with formatter.section(title):

@@ -55,7 +55,13 @@ def options_of(settings: type[Any], *, besides: Collection[str] = ()) -> Callabl
 def _option(field: Field[Any], known: Declared) -> Callable[[F], F]:
     name = known.option or f"--{field.name.replace('_', '-')}"
     default = None if field.default is MISSING else field.default
-    text = known.help + (f"  [default: {known.default_text}]" if known.default_text else "")
+    text = known.help
+    if known.kind in _PAIRS or known.kind in _LISTS:
+        text += " Repeatable."
+    elif known.kind == "names":
+        text += " Separated by commas."
+    if known.default_text:
+        text += f"  [default: {known.default_text}]"
     more: dict[str, Any] = {"help": text, "metavar": known.metavar, "required": field.default is MISSING}
     if known.negative is not None or default is False:
         names = f"{name}/{known.negative}" if known.negative else name

@@ -101,7 +101,6 @@ def deploy(settings: DeploySettings) -> DeployResult:
     on_event, precision, max_drop = settings.on_event, settings.precision, settings.max_drop
     threads = process.usable_threads(settings.threads, on_event)
     source, target = Run(Path(settings.run)), Path(settings.out)
-    settings.check_form()
     form = Form(precision, settings.quantize_head, settings.input, settings.batch)
     format = settings.format or ("ort" if target.suffix == ".ort" else "onnx")
     args = source.read_args()

@@ -53,7 +53,6 @@ from edgetl.tasks.targets import figures
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-"""Outputs: the network's own, and what they mean; numbers for regression, else probabilities."""
 METADATA_NAMES = "names"
 METADATA_EDGETL = "edgetl"
 METADATA_TOKENIZER = "tokenizer.json"

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from edgetl import defaults
-from edgetl.declaration import MOST, REQUIRED, Range, check, declared
+from edgetl.declaration import MOST, REQUIRED, Range, declared
 from edgetl.errors import DeployError
 from edgetl.shared_settings import (
     PRECISIONS,
@@ -59,13 +59,12 @@ class FormSettings:
         default_text="by the ending of --out",
     )
 
-    def check_form(self) -> None:
-        """Refuse values that are none of the choices, and those that do not go together.
+    def check_together(self) -> None:
+        """Refuse values that do not go together.
 
         Raises:
-            EdgetlError: it says which.
+            DeployError: it says which.
         """
-        check(self)
         if self.batch is not None and self.input == "raw":
             raise DeployError("--batch fixes the batch of --input tensor; a file of --input raw takes one sample")
         if self.quantize_head and self.precision != "int8":

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgetl.declaration import SMALLEST, Range
 from edgetl.optimizers.rule import LEARNING_RATE, STEP, Hyperparameter, OptimizerRule, decayed
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ ADAMW = AdamW(
     hyperparameters={
         "beta1": Hyperparameter(0.9),
         "beta2": Hyperparameter(0.999),
-        "epsilon": Hyperparameter(1e-8),
+        "epsilon": Hyperparameter(1e-8, Range(SMALLEST, 1.0)),
     },
     state=("/first_moment", "/second_moment"),
     moves_by_rate=True,

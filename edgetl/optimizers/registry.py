@@ -73,6 +73,7 @@ class Optimizer:
         if record.get("name", ADAMW.name) == SGD_MOMENTUM.name:
             numbers = {"momentum": record.get("momentum")}
         else:
-            beta1, beta2 = record.get("betas") or (None, None)
+            betas = record.get("betas")
+            beta1, beta2 = betas if isinstance(betas, list) and len(betas) == 2 else (betas, betas)
             numbers = {"beta1": beta1, "beta2": beta2, "epsilon": record.get("epsilon")}
         return {**kept, "hyperparameters": {name: value for name, value in numbers.items() if value is not None}}

@@ -101,9 +101,9 @@ def prepare(settings: PrepareSettings) -> PrepareResult:
     started = time.monotonic()
     _require_workstation()
     target = Path(settings.out)
-    asked = _asked(settings)
     storage.refuse_existing(target, force=settings.force, marker=MANIFEST)
     refuse_others(target)
+    asked = _asked(settings)
     with storage.temporary_directory() as aside:
         loaded = _loaded(settings, asked, aside)
         network, chosen = _cut(settings, asked, loaded)

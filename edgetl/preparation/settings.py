@@ -102,7 +102,10 @@ class PrepareSettings(LabelColumns, DeviceSettings, Listening):
     _: KW_ONLY
     out: str | Path = declared(REQUIRED, "Directory to write.", kind="path")
     labels: Sequence[str] | None = declared(
-        None, "Names of the classes, labels or numbers, separated by commas.", group=LABELS, kind="names"
+        None,
+        "Names of the classes, labels or numbers. Exactly one of labels, labels_from and classes is needed.",
+        group=LABELS,
+        kind="names",
     )
     labels_from: str | Path | None = declared(
         None, "Data that name the classes.", group=LABELS, kind="path", metavar="DATA"
@@ -117,12 +120,12 @@ class PrepareSettings(LabelColumns, DeviceSettings, Listening):
         None, "Weights: .safetensors, or a .pt/.pth state dict.", group=NETWORK, kind="path", metavar="FILE"
     )
     model_args: Mapping[str, Any] | None = declared(
-        None, "Argument for the model's constructor. Repeatable.", group=NETWORK, kind="literals", option="--model-arg"
+        None, "Argument for the model's constructor.", group=NETWORK, kind="literals", option="--model-arg"
     )
     train: Sequence[str] = declared(
         ("head",),
-        "Policy that says which parameters train: head, last:K, all, bias, norm, or a glob over parameter names; "
-        "repeatable. Or auto: the largest of head, last:K and all that fits --device. The new head always trains.",
+        "Policy that says which parameters train: head, last:K, all, bias, norm, or a glob over parameter names. "
+        "Or auto: the largest of head, last:K and all that fits --device. The new head always trains.",
         group=NETWORK,
         kind="repeated",
         metavar="POLICY",
@@ -132,12 +135,12 @@ class PrepareSettings(LabelColumns, DeviceSettings, Listening):
     )
     append_head: bool = declared(
         False,
-        "Put the new head behind the network's output, which are features, instead of replacing the last layer.",
+        "Add the new head after the network's output, which gives features, instead of replacing the last layer.",
         group=NETWORK,
     )
     task: str = declared(
         "classification",
-        "One class for each sample; any number of classes; or numbers.",
+        "What a sample has: one class, any number of classes, or numbers.",
         group=NETWORK,
         choices=TASKS,
     )
@@ -169,7 +172,7 @@ class PrepareSettings(LabelColumns, DeviceSettings, Listening):
     )
     max_length: int | None = declared(
         None,
-        "Most tokens of a text.",
+        "Maximum number of tokens per text.",
         group=OTHERS,
         range=Range(4, MOST),
         metavar="N",
@@ -186,7 +189,7 @@ class PrepareSettings(LabelColumns, DeviceSettings, Listening):
     )
     audio: Mapping[str, Any] | None = declared(
         None,
-        "With --modality audio: sample_rate, seconds, n_fft, hop_length, mels, ... (docs/data.md). Repeatable.",
+        "With --modality audio: sample_rate, seconds, n_fft, hop_length, mels, ... (docs/data.md).",
         group=OTHERS,
         kind="literals",
         option="--audio-arg",

@@ -87,8 +87,13 @@ class RunArgs(TrainingSettings):
     data: str
     val: str | None
     labels: tuple[str, ...]
-    batch_size: int
-    lr: float
+    # of the settings, what every run's file has: no default of today stands in for it
+    val_fraction: float = field()
+    epochs: int = field()
+    batch_size: int = field()
+    lr: float = field()
+    seed: int = field()
+    engine: str = field()
     init: str = "zero"
     schedule: str = "constant"
     warmup: float = 0.0

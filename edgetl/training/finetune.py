@@ -105,9 +105,11 @@ def finetune(settings: FinetuneSettings) -> FinetuneResult:
     args = _args(settings, opened, extracted)
     with run.lock():
         args = settle(run, args, opened.prepared, largest=opened.largest, resume=settings.resume)
-        fitted = _fit(settings, run, _job(settings, opened, extracted, args), extracted)
-        result = _record(run, opened, extracted, fitted, started)
-        report_or_note(run, settings.on_event)
+        job = _job(settings, opened, extracted, args)
+        with _advising(job):
+            fitted = _fit(settings, run, job, extracted)
+            result = _record(run, opened, extracted, fitted, started)
+            report_or_note(run, settings.on_event)
     return result
 
 
@@ -157,6 +159,21 @@ def _open(settings: FinetuneSettings) -> _Opened:
     return _Opened(prepared, optimizer, found, largest, train_set, val_set, windows)
 
 
+_SETTLED = {
+    "batch_size",
+    "lr",
+    "schedule",
+    "warmup",
+    "views",
+    "cache_precision",
+    "engine",
+    "pixel_range",
+    "metric",
+    "refit",
+}
+"""Settings whose final values `_args` gives."""
+
+
 def _args(settings: FinetuneSettings, opened: _Opened, extracted: Extracted) -> RunArgs:
     """Return what the run's `args.yaml` will hold, but for what `settle` chooses."""
     prepared, found, manifest = opened.prepared, opened.resources, opened.prepared.manifest
@@ -195,12 +212,6 @@ def _args(settings: FinetuneSettings, opened: _Opened, extracted: Extracted) -> 
     )
 
 
-_SETTLED = {
-    *("batch_size", "lr", "schedule", "warmup", "views", "cache_precision", "engine", "pixel_range", "metric", "refit"),
-}
-"""Settings whose final values `_args` gives."""
-
-
 def _job(settings: FinetuneSettings, opened: _Opened, extracted: Extracted, args: RunArgs) -> Job:
     return Job(
         prepared=opened.prepared,
@@ -236,28 +247,27 @@ class _Fitted:
 
 def _fit(settings: FinetuneSettings, run: Run, job: Job, extracted: Extracted) -> _Fitted:
     """Train, from the start or from the last checkpoint; prove what came of it."""
-    with _advising(job):
-        settings.on_event(Stage("training"))
-        started = time.monotonic()
-        is_new = not (settings.resume and (run.path / LAST).is_file())
-        initial = initial_head(job) if is_new else {}
+    settings.on_event(Stage("training"))
+    started = time.monotonic()
+    is_new = not (settings.resume and (run.path / LAST).is_file())
+    initial = initial_head(job) if is_new else {}
+    process.return_memory()
+    if job.args.lr == UNCHOSEN:
+        rate = find_learning_rate(job) if settings.lr == "search" else default_learning_rate(job)
+        job = replace(job, args=replace(job.args, lr=rate))
+    last = begin(run, job.args, partial(extracted.used, job.args), resume=settings.resume, force=settings.force)
+    engine = job.open_engine(last.engine_state if last else None, initial)
+    history = train(job, run, engine, last)
+    placement = engine.placement
+    del last, engine  # the proof opens another engine, and needs their memory
+    process.return_memory()
+    held_out = None
+    if job.args.refit:
+        settings.on_event(Stage(f"training on all {len(job.train_rows) + len(job.val_rows)} samples"))
+        train_on_all(job, run, best_epoch(history, job.args.metric).epoch)
+        held_out = run.read_best().parameters
         process.return_memory()
-        if job.args.lr == UNCHOSEN:
-            rate = find_learning_rate(job) if settings.lr == "search" else default_learning_rate(job)
-            job = replace(job, args=replace(job.args, lr=rate))
-        last = begin(run, job.args, partial(extracted.used, job.args), resume=settings.resume, force=settings.force)
-        engine = job.open_engine(last.engine_state if last else None, initial)
-        history = train(job, run, engine, last)
-        placement = engine.placement
-        del last, engine  # the proof opens another engine, and needs their memory
-        process.return_memory()
-        held_out = None
-        if job.args.refit:
-            settings.on_event(Stage(f"training on all {len(job.train_rows) + len(job.val_rows)} samples"))
-            train_on_all(job, run, best_epoch(history, job.args.metric).epoch)
-            held_out = run.read_best().parameters
-            process.return_memory()
-        proof = prove(job, run.deployed_parameters(), held_out)
+    proof = prove(job, run.deployed_parameters(), held_out)
     run.write_validation(proof)
     measured = answers(job.args.task, proof.unseen, job.encoder)
     plain = losses_of(job.args.task)[0] == job.prepared.manifest.loss

@@ -55,7 +55,7 @@ def resources(given: FinetuneSettings, optimizer: Optimizer) -> Resources:
         raise DeviceError(f"no engine of edgetl runs on {name}: train elsewhere and deploy for it")
     engine, provider, options = given.engine, given.provider, given.provider_options
     if device is not None and name != THIS:
-        engine = _first_installed(device.engines) if engine == "auto" else engine
+        engine = _first_installed(device.engines, optimizer) if engine == "auto" else engine
         if provider is None:
             provider, options = _first_available(device, on_event)
     return Resources(
@@ -70,11 +70,11 @@ def resources(given: FinetuneSettings, optimizer: Optimizer) -> Resources:
     )
 
 
-def _first_installed(engines: Sequence[str]) -> str:
-    """Return the first engine that is installed; the first of all, which then says what to install, if none is."""
+def _first_installed(engines: Sequence[str], optimizer: Optimizer) -> str:
+    """Return the first engine that is installed and has the optimizer; the first of all, which says why, if none is."""
     for engine in engines:
         try:
-            return resolve_engine(engine)
+            return resolve_engine(engine, optimizer)
         except EngineError:
             continue
     return engines[0]

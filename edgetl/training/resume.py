@@ -30,6 +30,7 @@ from edgetl.runs.run import (
     RunArgs,
     UsedSample,
 )
+from edgetl.runs.settings import TrainingSettings
 from edgetl.runtime import process
 
 
@@ -94,7 +95,7 @@ def begin(
 
 
 _MAY_DIFFER = {
-    *(each.name for each, known in declarations(RunArgs) if known.may_change),
+    *(each.name for each, known in declarations(TrainingSettings) if known.may_change),
     *("edgetl_version", "artifacts", "data", "val", "device"),
     # follow from the samples, which are compared by their content
     *("input_columns", "label_columns", "target_mean", "target_std", "samples_sha256"),

@@ -7,8 +7,8 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from edgetl import defaults
-from edgetl.declaration import REQUIRED, Range, declared
-from edgetl.errors import RunError
+from edgetl.declaration import REQUIRED, declared
+from edgetl.errors import EdgetlError, RunError
 from edgetl.optimizers.registry import CLIP_NORM, RULES, WEIGHT_DECAY, Optimizer
 from edgetl.runs.settings import TrainingSettings
 from edgetl.shared_settings import (
@@ -25,7 +25,8 @@ from edgetl.shared_settings import (
 from edgetl.tasks.figures import metrics_of
 from edgetl.training.callbacks import Callback
 
-_NUMBERS = "; ".join(f"{rule.name} has {', '.join(rule.hyperparameters)}" for rule in RULES.values())
+_MOMENTUM = RULES["sgd"].hyperparameters["momentum"]
+_HYPERPARAMETERS = "; ".join(f"{rule.name} has {', '.join(rule.hyperparameters)}" for rule in RULES.values())
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class FinetuneSettings(
     )
     optimizer_args: Mapping[str, float] | None = declared(
         None,
-        f"Number of the optimizer: {_NUMBERS}. Repeatable.",
+        f"Hyperparameter of the optimizer: {_HYPERPARAMETERS}.",
         group=OPTIMIZER,
         kind="values",
         option="--optimizer-arg",
@@ -67,8 +68,8 @@ class FinetuneSettings(
         None,
         "Momentum of sgd.",
         group=OPTIMIZER,
-        range=Range(0.0, 1.0, below=True),
-        default_text=f"{RULES['sgd'].hyperparameters['momentum'].default}",
+        range=_MOMENTUM.range,
+        default_text=f"{_MOMENTUM.default}",
     )
     weight_decay: float = declared(
         defaults.WEIGHT_DECAY, "Decay of the weights in each step.", group=OPTIMIZER, range=WEIGHT_DECAY
@@ -100,10 +101,16 @@ class FinetuneSettings(
         """
         numbers = dict(self.optimizer_args or {})
         if self.momentum is not None:
-            numbers.setdefault("momentum", self.momentum)
-        found = Optimizer(self.optimizer, numbers, self.weight_decay, self.clip_norm)
-        found.check()
-        return found
+            if "momentum" in numbers:
+                raise EdgetlError("the momentum is given twice: leave out --momentum or --optimizer-arg momentum")
+            numbers["momentum"] = self.momentum
+        optimizer = Optimizer(self.optimizer, numbers, self.weight_decay, self.clip_norm)
+        optimizer.check()
+        return optimizer
+
+    def check_together(self) -> None:
+        """Refuse numbers that the optimizer does not have."""
+        self.chosen_optimizer()
 
 
 def check_task(given: TrainingSettings, task: str) -> None:

@@ -23,11 +23,11 @@ MEGABYTES = 150
 READ = """
 import json, resource, sys
 from pathlib import Path
-from edgetl.data import Wanted, label_names, open_inputs, open_training
+from edgetl.data.dataset import Wanted, label_names, open_inputs, open_training
 from edgetl.data.audio import read_wav
 from edgetl.data.images import read_rgb
 from edgetl.errors import DataError
-from edgetl.runtime import peak_rss_mb
+from edgetl.runtime.process import peak_rss_mb
 import numpy, numpy.random, zipfile, PIL.Image, PIL.ImageOps, PIL.PngImagePlugin, PIL.GifImagePlugin
 
 WANTED = {".csv": Wanted("image")}

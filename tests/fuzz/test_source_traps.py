@@ -307,8 +307,8 @@ READ = """
 import json, resource, sys
 from pathlib import Path
 from edgetl.errors import ModelError
-from edgetl.preparation.sources import load_source
-from edgetl.runtime import peak_rss_mb
+from edgetl.preparation.sources.resolve import load_source
+from edgetl.runtime.process import peak_rss_mb
 
 def read(file):
     load_source(str(file), weights=None, model_args={}, overrides={})

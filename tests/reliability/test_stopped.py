@@ -177,7 +177,7 @@ def test_what_a_killed_deploy_leaves_is_removed_by_the_next(
 _WRITER = """
 import sys, time
 from pathlib import Path
-from edgetl import storage
+from edgetl.files import storage
 path = Path(sys.argv[1])
 with storage.written_aside(path / "file") as file, storage.temporary_directory() as temporary:
     with storage.directory_built_aside(path / "directory", force=True, marker="m") as directory:
@@ -224,7 +224,7 @@ def test_many_writers_and_sweepers_at_once_lose_nothing(tmp_path: Path, temporar
     code = """
 import sys
 from pathlib import Path
-from edgetl import storage
+from edgetl.files import storage
 for number in range(300):
     storage.write_text(Path(sys.argv[1]) / sys.argv[2], str(number))
     with storage.temporary_directory() as directory:

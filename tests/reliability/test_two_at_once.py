@@ -125,7 +125,7 @@ _BUILT = """
 import sys
 from pathlib import Path
 from edgetl.errors import EdgetlError
-from edgetl.storage import directory_built_aside
+from edgetl.files.storage import directory_built_aside
 
 for number in range(50):
     try:

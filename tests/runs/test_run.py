@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,13 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / LAST, meta=np.array([{"epoch": 1}], dtype=object))
     with pytest.raises(RunError, match="damaged"):
         Run(tmp_path).read_checkpoint(LAST)
+
+
+def test_no_default_stands_in_for_what_every_run_writes(tmp_path: Path) -> None:
+    """A file that lacks such a line is damaged, whatever the settings' defaults are today."""
+    required = {
+        *("edgetl_version", "artifacts", "artifacts_sha256", "data", "val", "val_fraction", "labels", "epochs"),
+        *("batch_size", "lr", "seed", "engine"),
+    }
+    without = {field.name for field in fields(RunArgs) if field.default is MISSING and field.default_factory is MISSING}
+    assert without == required
