@@ -1,12 +1,17 @@
 """What goes with which task; the rest of the settings is tested through finetune() in test_train.py."""
 
+import inspect
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from edgetl.errors import RunError
+from edgetl import finetune
+from edgetl.declaration import check, declarations
+from edgetl.errors import EdgetlError, RunError
 from edgetl.tasks.figures import metrics_of
 from edgetl.tasks.names import TASKS
+from edgetl.training.resources import resources
 from edgetl.training.settings import FinetuneSettings, check_task
 
 
@@ -32,3 +37,47 @@ def test_each_task_has_its_metrics_and_no_others() -> None:
             else:
                 with pytest.raises(RunError, match=f"--metric {metric} is not measured of {task}"):
                     check_task(given, task)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"momentum": 0.5}, "the optimizer adamw has no 'momentum'"),
+        ({"optimizer_args": {"momentum": 0.5}}, "the optimizer adamw has no 'momentum'"),
+        ({"optimizer": "sgd", "momentum": 0.5, "optimizer_args": {"momentum": 0.6}}, "given twice"),
+        ({"optimizer_args": {"beta1": 1.0}}, "beta1 of adamw must lie between 0 and just below 1, not be 1.0"),
+        ({"optimizer_args": {"epsilon": 0.0}}, "epsilon of adamw must lie between"),
+        ({"optimizer": "adam"}, "no optimizer 'adam'; did you mean 'adamw'?"),
+    ],
+)
+def test_numbers_that_the_optimizer_does_not_have(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(EdgetlError) as caught:
+        check(settings(**change))
+    assert said in str(caught.value)
+
+
+def test_hyperparameters_reach_the_optimizer() -> None:
+    check(settings(optimizer="sgd", momentum=0.5, clip_norm=2.0))
+    chosen = settings(optimizer="sgd", momentum=0.5, clip_norm=2.0).chosen_optimizer()
+    assert (chosen.name, chosen.hyperparameters, chosen.clip_norm) == ("sgd", {"momentum": 0.5}, 2.0)
+    lion = settings(optimizer="lion", optimizer_args={"beta1": 0.95}).chosen_optimizer()
+    assert lion.hyperparameters == {"beta1": 0.95, "beta2": 0.99}
+
+
+@pytest.mark.parametrize("device", [None, "x86-64-mini-pc"])
+def test_an_engine_that_has_the_optimizer_is_taken(device: str | None) -> None:
+    asked = settings(optimizer="lion", device=device)
+    assert resources(asked, asked.chosen_optimizer()).engine == "portable"
+
+
+def test_an_unknown_argument_is_named_with_the_function() -> None:
+    with pytest.raises(TypeError, match=r"finetune\(\) got an unexpected keyword argument 'epoch'"):
+        finetune("artifacts", "data", out="run", epoch=3)  # type: ignore[call-arg]
+
+
+def test_what_help_shows_is_what_is_declared() -> None:
+    signature = inspect.signature(finetune)
+    names = [field.name for field in fields(FinetuneSettings)]
+    assert set(signature.parameters) == set(names)
+    for field, known in declarations(FinetuneSettings):
+        assert f"{field.name}: {known.help[:20]}" in (finetune.__doc__ or "")
