@@ -298,7 +298,7 @@ class Manifest:
         engines: those that can train it.
         head: None if it is not a single linear layer.
         step_memory: of a step of the portable engine: parameters, state, gradients, and the values kept for the
-            way back; None where it cannot train.
+            backward pass; None where it cannot train.
         shares: the smaller ones of head, last:1, last:2 …, the smallest first, and at the end the one prepared.
         ort_step_memory: of onnxruntime-training's step, without the optimizer.
         backbone_memory: of the frozen part: its weights and the values that live at once.

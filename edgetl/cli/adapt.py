@@ -84,10 +84,10 @@ def _options_of_steps() -> Iterator[click.Option]:
     metavar="DATA",
     help="Data to evaluate the file on at the end.  [default: test/ of DATA, which is left alone until then]",
 )
-@click.option("--resume", is_flag=True, help="Go on after an interruption, with the result of an undisturbed call.")
 @click.option(
-    "--force", is_flag=True, help="Begin anew, and replace the file at --out and what is kept, finished or not."
+    "--resume", is_flag=True, help="Continue after an interruption, with the result of an uninterrupted call."
 )
+@click.option("--force", is_flag=True, help="Start anew: replace the file at --out and the folder beside it.")
 @json_option
 def adapt(
     source: str,
@@ -99,11 +99,10 @@ def adapt(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Do it all on one machine: prepare SOURCE, finetune it on DATA, deploy and evaluate it.
+    """Prepare SOURCE, fine-tune it on DATA, deploy and evaluate it, all on one machine.
 
-    SOURCE is as in edgetl prepare (which needs PyTorch), or a prepared directory. DATA name the labels. What is made on
-    the way is kept beside FILE.onnx, in the folder FILE.edgetl; called again with more data, only what is new is
-    computed.
+    SOURCE is as in edgetl prepare (which needs PyTorch), or a prepared directory. DATA name the labels. The folder
+    FILE.edgetl beside FILE.onnx keeps what the steps make. A second call with more data computes only what is new.
     """
     ctx = click.get_current_context()
     if resume and force:

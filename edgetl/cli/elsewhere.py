@@ -148,7 +148,7 @@ def rollback(destination: str, as_json: bool, port: int | None, identity: str | 
     "--program",
     default="edgetl",
     show_default=True,
-    help="edgetl there: a name on the PATH, or a path from the home directory on.",
+    help="The command edgetl on that machine: a name on the PATH, or a path from the home directory.",
 )
 @click.argument("command", type=click.Choice(COMMANDS))
 @click.argument("host")
@@ -164,7 +164,7 @@ def remote(
 ) -> None:
     """Run edgetl COMMAND with ARGUMENTS on HOST, [user@]host, over ssh; its output and status pass through.
 
-    Options of this command stand before COMMAND; what stands behind HOST is COMMAND's, with paths there.
+    Give options of `remote` before COMMAND. What follows HOST belongs to COMMAND, with paths on that machine.
     """
     with reporting("--json" in arguments):
         from edgetl.remote import run_remote

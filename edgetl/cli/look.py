@@ -41,7 +41,7 @@ def report(run: str, as_json: bool) -> None:
     type=click.Choice(["metric", "loss", "epochs", "seconds", "name"]),
     default="metric",
     show_default=True,
-    help="What to sort by, best first.",
+    help="Sort key, best first.",
 )
 @json_option
 def runs(directory: str, sort: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from edgetl.cli.reporting import finish, reporting
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Tell what this machine can do, and how to mend what it cannot."""
+    """Report what works on this machine, and how to fix the rest."""
     with reporting(as_json):
         from edgetl.device.doctor import examine
 

@@ -46,7 +46,7 @@ def evaluate(model: str, data: str, as_json: bool, **options: Any) -> None:
 @options_of(PredictSettings)
 @json_option
 def predict(model: str, inputs: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Tell what each INPUT is with MODEL, a deployed file: files, folders of them, tables, .npz files, or texts."""
+    """Predict the class or numbers of each INPUT with MODEL: files, folders of them, tables, .npz files, or texts."""
     with reporting(as_json) as display:
         import edgetl
         from edgetl.cli import outline

@@ -310,7 +310,7 @@ def _smaller(manifest: Manifest, engine: str, budget: float) -> str | None:
 def smaller_step(per_sample_mb: float, share: ShareSize, whole: ShareSize) -> float:
     """Estimate what a step of a smaller share holds for one sample, 10^6 bytes.
 
-    What is kept for the way back shrinks as what a forward pass makes behind the boundary; what one layer needs
+    What is kept for the backward pass shrinks as what a forward pass makes behind the boundary; what one layer needs
     while it is differentiated, such as a convolution's unfolded input, may not shrink at all. Half is counted as each.
     """
     return per_sample_mb * (1 + share.values_mb / max(whole.values_mb, 1e-9)) / 2

@@ -112,7 +112,7 @@ def sums_to_number(array: NDArray[np.float32]) -> bool:
 def choose_micro_batch(manifest: Manifest, batch_size: int, available_mb: float | None = None) -> int | None:
     """Return how many samples to compute at once; None for whole batches.
 
-    The largest power of two whose values, kept for the way back, take `MICRO_BATCH_MB`; on a CPU larger
+    The largest power of two whose values, kept for the backward pass, take `MICRO_BATCH_MB`; on a CPU larger
     ones gain no more speed, only memory (benchmarks/README.md). Below `FEWEST_AT_ONCE` steps become
     slower, so that only a lack of memory leads there.
 
@@ -134,7 +134,7 @@ def choose_micro_batch(manifest: Manifest, batch_size: int, available_mb: float 
 
 def step_threads(manifest: Manifest, at_once: int, threads: int) -> int:
     """Return how many of these threads compute a step of `at_once` samples: one, or all."""
-    # two products of each weight's size on the way back for one forth
+    # the backward pass has two products of each weight's size, the forward pass one
     return 1 if 3 * at_once * manifest.trainable_macs < SMALL_STEP else threads
 
 
