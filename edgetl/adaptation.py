@@ -149,7 +149,10 @@ def adapt(
     """
     started = time.monotonic()
     on_event = _once(on_event)
-    target, folder = Path(out), kept_beside(out)
+    target = Path(out)
+    if not target.name:
+        raise DeployError(f"{str(out)!r} is not a file: give --out the name of a file, such as model.onnx")
+    folder = kept_beside(target)
     artifacts, run = folder / "artifacts", Run(folder / "run")
     given = _divided(options)
     is_prepared = (Path(source) / MANIFEST).is_file()

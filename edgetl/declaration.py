@@ -148,6 +148,36 @@ def check(settings: Any) -> None:
         together()
 
 
+def plain(settings: S) -> S:
+    """Return settings whose values are Python's own: numbers of other libraries, one word where a list is meant.
+
+    Raises:
+        EdgetlError: a flag is not one.
+    """
+    changed = {}
+    for each, known in declarations(type(settings)):
+        value = getattr(settings, each.name)
+        if value is not None:
+            changed[each.name] = _plain(each, known, value)
+    return dataclasses.replace(settings, **changed)  # type: ignore[type-var]
+
+
+def _plain(field: dataclasses.Field[Any], known: Declared, value: Any) -> Any:
+    if isinstance(field.default, bool) or known.negative:
+        if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+            return bool(value)
+        raise EdgetlError(f"{field.name} must be True or False, not {_shown(value)}")
+    if known.range is not None and value in known.range:
+        return int(value) if known.range.whole else float(value)
+    if known.kind in ("columns", "repeated") and isinstance(value, str):
+        return (value,)
+    if known.kind == "names" and isinstance(value, str):
+        return tuple(value.split(","))
+    if known.kind == "path" and not str(value):
+        raise EdgetlError(f"{field.name} is empty: give a path")
+    return value
+
+
 def check_value(name: str, value: Any, known: Declared) -> None:
     """Refuse a value that is not None; see `check`."""
     if known.check is not None:
@@ -209,6 +239,7 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
                 given = settings(*args, **kwargs)
             except TypeError as error:  # an unknown argument, or one that is missing
                 raise TypeError(str(error).replace(f"{settings.__name__}.__init__", function.__name__)) from None
+            given = plain(given)
             check(given)
             return function(given)
 

@@ -228,8 +228,8 @@ def describe(
 
 
 def run_hash(run: Run) -> str:
-    """A hash of a run's settings and of its weights to deploy."""
-    found = hashlib.sha256(json.dumps(schema.to_json(run.read_args()), sort_keys=True).encode())
+    """A hash of what `args.yaml` says, which other versions of edgetl read otherwise, and of the weights to deploy."""
+    found = hashlib.sha256(json.dumps(run.read_settings(), sort_keys=True).encode())
     found.update((run.path / run.deployed_weights()).read_bytes())
     return found.hexdigest()
 

@@ -475,10 +475,11 @@ def predict(settings: PredictSettings) -> list[Prediction]:
     """
     on_event = settings.on_event
     deployed = DeployedModel(settings.model, provider=_provider(settings), decode=settings.decode, on_event=on_event)
+    inputs = [settings.inputs] if isinstance(settings.inputs, str | Path) else settings.inputs
     wanted = deployed.wanted(settings.input_column)
     threads = process.usable_threads(settings.threads, on_event)
     cut = windows_of(deployed.audio, settings.window, settings.hop)
-    found = [sample for item in settings.inputs for sample in open_inputs(item, wanted)]
+    found = [sample for item in inputs for sample in open_inputs(item, wanted)]
     given = Samples(found.__getitem__, range(len(found)))
     surveyed = survey(given, deployed.decode, cut, threads=threads, on_event=on_event, keep_silent=True)
     predictions: list[Prediction] = []

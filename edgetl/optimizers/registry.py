@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from edgetl import defaults
@@ -18,6 +19,11 @@ RULES: Mapping[str, OptimizerRule] = {rule.name: rule for rule in (ADAMW, SGD_MO
 
 WEIGHT_DECAY = Range(0.0, LARGEST)
 CLIP_NORM = Range(SMALLEST, LARGEST)
+
+
+def _number(value: Any) -> Any:
+    """A whole number as a float: graphs compute in floats."""
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,10 @@ class Optimizer:
     def __post_init__(self) -> None:
         rule = RULES.get(self.name)  # a damaged file may name any
         known = {} if rule is None else {name: each.default for name, each in rule.hyperparameters.items()}
-        object.__setattr__(self, "hyperparameters", {**known, **self.hyperparameters})
+        given = {name: _number(value) for name, value in self.hyperparameters.items()}
+        object.__setattr__(self, "hyperparameters", {**known, **given})
+        object.__setattr__(self, "weight_decay", _number(self.weight_decay))
+        object.__setattr__(self, "clip_norm", _number(self.clip_norm))
 
     @property
     def rule(self) -> OptimizerRule:

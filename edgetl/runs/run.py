@@ -200,8 +200,8 @@ class Run:
         lines = [f"{name}: {schema.json_text(value)}" for name, value in sealed.items()]
         storage.write_text(self.path / ARGS, "\n".join(lines) + "\n")
 
-    def read_args(self) -> RunArgs:
-        """Read `args.yaml` as `write_args` wrote it.
+    def read_settings(self) -> dict[str, Any]:
+        """Read what `args.yaml` says, by name, as it stands there.
 
         Raises:
             RunError: it is missing or not readable.
@@ -211,7 +211,19 @@ class Run:
             raise RunError(mistaken(self.path, RUN))
         try:
             lines = [line.partition(": ") for line in file.read_text(encoding="utf-8").split("\n") if line]
-            args = schema.from_json(RunArgs, unseal_json({name: json.loads(value) for name, _, value in lines}))
+            return unseal_json({name: json.loads(value) for name, _, value in lines})
+        except (ValueError, RecursionError) as error:
+            raise _damaged(file, error) from None
+
+    def read_args(self) -> RunArgs:
+        """Read `args.yaml` as `write_args` wrote it.
+
+        Raises:
+            RunError: it is missing or not readable.
+        """
+        file, record = self.path / ARGS, self.read_settings()
+        try:
+            args = schema.from_json(RunArgs, record)
             _check(args)
             return args
         except (ValueError, RecursionError, EdgetlError) as error:

@@ -109,7 +109,16 @@ class FinetuneSettings(
         return optimizer
 
     def check_together(self) -> None:
-        """Refuse numbers that the optimizer does not have."""
+        """Refuse values that do not go together, and what is not a callback.
+
+        Raises:
+            EdgetlError: it says which.
+        """
+        if self.resume and self.force:
+            raise EdgetlError("resume continues a run and force replaces it: give one of them")
+        for each in self.callbacks:
+            if not isinstance(each, Callback):
+                raise EdgetlError(f"{each!r:.60} is not an object of a class derived from Callback (docs/training.md)")
         self.chosen_optimizer()
 
 

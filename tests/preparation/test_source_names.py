@@ -26,7 +26,7 @@ def _zoos(monkeypatch: pytest.MonkeyPatch) -> None:
         ("torchvison:resnet18", "did you mean 'torchvision:resnet18'"),
         ("hf :some/model", "did you mean 'hf:some/model'"),
         ("torch:resnet18", "no function 'resnet18'; did you mean 'timm:resnet18' or 'torchvision:resnet18'"),
-        ("models:vit_s", "no module models; did you mean 'timm:vit_s'"),
+        ("models:vit_s", "models.*; did you mean 'timm:vit_s'"),
         ("json:loads", "is a module of Python itself, which has no networks: give FILE.py:callable"),
         ("collections.abc:Mapping", "is a module of Python itself"),
         ("torch.nn:Linera", "no function 'Linera'; did you mean 'Linear'"),

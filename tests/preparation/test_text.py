@@ -141,9 +141,9 @@ def test_the_deployed_file_needs_nothing_else(model: Path, topics: Path, tmp_pat
     alone = tmp_path / "alone.onnx"
     alone.write_bytes(model.read_bytes())
     assert edgetl.evaluate(alone, topics).accuracy > 0.95
-    said = edgetl.predict(alone, ["please play some music in the attic", "is it warm in the hall today"])
+    said = edgetl.predict(alone, ["please play some music in the kitchen", "is it warm in the hall today"])
     assert [item.label for item in said] == ["music", "weather"]
-    assert said[0].input == "please play some music in the attic"
+    assert said[0].input == "please play some music in the kitchen"
     assert len(edgetl.predict(alone, [topics])) == 45
     (tmp_path / "note.txt").write_text("stop the music in the hall")
     assert edgetl.predict(alone, [tmp_path / "note.txt"])[0].label == "music"

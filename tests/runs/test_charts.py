@@ -360,7 +360,7 @@ def test_the_svg_is_xml_and_says_what_it_shows() -> None:
 
 
 def test_the_picture_has_the_colours_of_the_page_by_day() -> None:
-    css = resources.files("edgetl.runs.report.write").joinpath("page.css").read_text(encoding="utf-8")
+    css = resources.files("edgetl.runs.report").joinpath("page.css").read_text(encoding="utf-8")
     by_day = dict(re.findall(r"--([\w-]+): (#\w{6});", css.split("@media")[0]))
     for style, name in {
         "grid": "grid", "val": "accent", "ring": "accent", "train": "second", "tick": "muted", "axis": "muted",

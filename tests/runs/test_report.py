@@ -174,7 +174,7 @@ def test_a_report_that_fails_does_not_fail_the_run(
     def fail(findings: object) -> None:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr("edgetl.runs.report.page", fail)
+    monkeypatch.setattr("edgetl.runs.report.write.page", fail)
     events: list[Event] = []
     result = finetune(digits_artifacts, digits / "train", out=tmp_path / "run", epochs=1, on_event=events.append)
     assert result.epochs == 1

@@ -4,10 +4,11 @@ import inspect
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgetl import finetune
-from edgetl.declaration import check, declarations
+from edgetl.declaration import check, declarations, plain
 from edgetl.errors import EdgetlError, RunError
 from edgetl.tasks.figures import metrics_of
 from edgetl.tasks.names import TASKS
@@ -81,3 +82,36 @@ def test_what_help_shows_is_what_is_declared() -> None:
     assert set(signature.parameters) == set(names)
     for field, known in declarations(FinetuneSettings):
         assert f"{field.name}: {known.help[:20]}" in (finetune.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ({"weight_decay": 0}, 0.0),
+        ({"clip_norm": np.int64(1)}, 1.0),
+        ({"batch_size": np.uint8(200)}, 200),
+        ({"epochs": np.int16(3)}, 3),
+        ({"flip": np.True_}, True),
+        ({"label_column": "class"}, ("class",)),
+        ({"lr": "auto"}, "auto"),
+    ],
+)
+def test_numbers_of_numpy_and_single_words_become_pythons_own(change: dict[str, Any], value: Any) -> None:
+    (name,) = change
+    found = getattr(plain(settings(**change)), name)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"flip": "no"}, "flip must be True or False, not 'no'"),
+        ({"keep_test": 0}, "keep_test must be True or False, not 0"),
+        ({"val": ""}, "val is empty: give a path"),
+        ({"callbacks": [1]}, "1 is not an object of a class derived from Callback"),
+        ({"resume": True, "force": True}, "give one of them"),
+    ],
+)
+def test_what_python_lets_through_is_refused_before_anything_is_lost(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(EdgetlError, match=said):
+        finetune("artifacts", "data", out="run", **change)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -99,6 +100,8 @@ def apply_overrides(own: Preprocessing, overrides: Mapping[str, Any]) -> Preproc
         own = replace(own, resize_size=int(max(own.height, own.width) / crop_pct))
     own = replace(own, **values)
     mean, std = (value * own.channels if len(value) == 1 else value for value in (own.mean, own.std))
+    if not all(map(math.isfinite, (*mean, *std))):
+        raise ModelError(f"means and standard deviations must be finite numbers, not {[*mean, *std]}")
     if any(not value > 0 for value in std):
         raise ModelError(f"standard deviations must be positive, not {list(std)}")
     return replace(own, mean=tuple(mean), std=tuple(std))
