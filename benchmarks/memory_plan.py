@@ -1,11 +1,12 @@
 """How near is `edgetl plan` to the memory that a training takes?  Linux.
 
-    python benchmarks/memory_plan.py DIRECTORY [--device-python PYTHON] [--stock-python PYTHON]
+    python benchmarks/memory_plan.py DIRECTORY [--device-python PYTHON] [--stock-python PYTHON] [--pictures 4032x3024]
 
 Prepares ten architectures of timm with random weights, each for head, last:1 and all (kept in DIRECTORY), and
 fine-tunes each with both engines on 30 made-up photographs of 640×480, a process each; prints a table of the
 largest resident memory while features are extracted and while it trains, measured and predicted. What was
-measured is kept in DIRECTORY/measured.jsonl and not measured again.
+measured is kept in DIRECTORY/measured.jsonl and not measured again. With --pictures, MobileNetV2's head alone is
+trained, on made-up photographs of that size, decoded in full and at a part of it, by one and by two threads.
 """
 
 from __future__ import annotations
@@ -41,15 +42,19 @@ def main() -> None:
     parser.add_argument("--device-python", default=sys.executable, help="has onnxruntime-training")
     parser.add_argument("--stock-python", default=None, help="has a stock onnxruntime; default: --device-python")
     parser.add_argument("--fit", action="store_true", help="print the factors of edgetl/planning.py, too (needs scipy)")
-    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--pictures", help="width and height of photographs, such as 4032x3024")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
-        artifacts, batch, engine, pictures = given.measure
-        print(json.dumps(measured(Path(artifacts), int(batch), engine, Path(pictures))))
+        print(json.dumps(measured(**json.loads(given.measure))))
         return
     pythons = {"ort-training": given.device_python, "portable": given.stock_python or given.device_python}
     given.directory.mkdir(parents=True, exist_ok=True)
-    draw(given.directory / "pictures")
+    if given.pictures:
+        width, height = map(int, given.pictures.split("x"))
+        print(photograph_table(given.directory, pythons, (width, height)))
+        return
+    draw(given.directory / "pictures", (640, 480))
     for network in NETWORKS:
         for policy in POLICIES:
             prepare(given.directory, network, policy)
@@ -59,16 +64,18 @@ def main() -> None:
         print("\n" + "\n".join(fits(given.directory, rows)))
 
 
-def draw(directory: Path) -> None:
+def draw(directory: Path, size: tuple[int, int], number: int = 3, detail: int = 1) -> None:
+    """Write noise for ten classes; with a `detail` of so many pixels, whose JPEGs are about as large as a camera's."""
     import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(0)
     for label in range(10):
         (directory / str(label)).mkdir(parents=True, exist_ok=True)
-        for number in range(3):
-            pixels = rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(directory / str(label) / f"{number}.jpg")
+        for index in range(number):
+            pixels = rng.integers(0, 256, (size[1] // detail, size[0] // detail, 3), dtype=np.uint8)
+            picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+            picture.save(directory / str(label) / f"{index}.jpg", quality=90)
 
 
 def folder(directory: Path, network: str, policy: str) -> Path:
@@ -96,20 +103,29 @@ def results(directory: Path, pythons: dict[str, str]) -> Iterator[dict[str, Any]
                     out = folder(directory, network, policy)
                     row = by_job.get((out.name, batch, engine))
                     if row is None:
-                        job = ["--measure", str(out), str(batch), engine, str(directory / "pictures")]
-                        command = [python, __file__, str(directory), *job]
-                        row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                        row = measure(
+                            python, artifacts=out, batch=batch, engine=engine, pictures=directory / "pictures"
+                        )
                         with kept.open("a") as file:
                             file.write(json.dumps(row) + "\n")
                     yield {**row, "network": network, "policy": policy, **predicted(out, batch, engine)}
 
 
-def measured(artifacts: Path, batch: int, engine: str, pictures: Path) -> dict[str, Any]:
+def measure(python: str, **job: Any) -> dict[str, Any]:
+    """Call `measured` in a process of its own."""
+    command = [python, __file__, ".", "--measure", json.dumps(job, default=str)]
+    row: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return row
+
+
+def measured(
+    artifacts: str, batch: int, engine: str, pictures: str, threads: int = THREADS, decode: str = "scaled"
+) -> dict[str, Any]:
     """Fine-tune, and read the largest resident memory of each half; between them the kernel's record is reset."""
     import edgetl
     from edgetl.events import Event, Stage
 
-    found: dict[str, Any] = {"art": artifacts.name, "batch": batch, "engine": engine}
+    found: dict[str, Any] = {"art": Path(artifacts).name, "batch": batch, "engine": engine}
 
     def on_event(event: Event) -> None:
         if isinstance(event, Stage) and event.text == "training":
@@ -126,7 +142,8 @@ def measured(artifacts: Path, batch: int, engine: str, pictures: Path) -> dict[s
             micro_batch=batch,
             epochs=1,
             engine=engine,
-            threads=THREADS,
+            threads=threads,
+            decode=decode,
             on_event=on_event,
         )
     found["training"] = peak_mb()
@@ -137,6 +154,31 @@ def peak_mb() -> float:
     found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) * 1024 / 1e6
+
+
+def photograph_table(directory: Path, pythons: dict[str, str], size: tuple[int, int]) -> str:
+    from edgetl.artifacts import load_artifacts
+    from edgetl.data.decode import enough_pixels
+    from edgetl.data.memory import photograph_mb
+    from edgetl.planning import predict
+
+    pictures = directory / "x".join(map(str, size))
+    draw(pictures, size, number=2, detail=8)
+    prepare(directory, "mobilenetv2_100", "head")
+    out = folder(directory, "mobilenetv2_100", "head")
+    manifest = load_artifacts(out).manifest
+    assert manifest.preprocessing is not None
+    lines = ["| engine | decoded | threads | measured MB | predicted | error |", "|---|---|---:|---:|---:|---:|"]
+    for engine, python in pythons.items():
+        for decode in ("scaled", "full"):
+            decoding = photograph_mb(*size, manifest.preprocessing, enough_pixels(manifest.preprocessing, decode))
+            for threads in (1, 2):
+                job = {"artifacts": out, "batch": 16, "pictures": pictures, "threads": threads, "decode": decode}
+                peak = measure(python, engine=engine, **job)["features"]
+                expected = predict(manifest, engine, threads, 16, decoding).features_mb
+                cells = f"{peak:.0f} | {expected:.0f} | {expected / peak - 1:+.0%}"
+                lines.append(f"| {engine} | {decode} | {threads} | {cells} |")
+    return "\n".join(lines)
 
 
 def predicted(artifacts: Path, batch: int, engine: str) -> dict[str, float]:

@@ -560,7 +560,8 @@ def _run_all(deployed: DeployedModel, samples: Sequence[Sample], threads: int) -
         try:
             content, known_by = read(sample)
             digest = known_by.hex()
-            with budget.taken(deployed.decoding_bytes(content)):
+            needed = deployed.decoding_bytes(content)
+            with budget.taken(needed + len(content) if needed else 0):
                 decoded = decode(content, sample.span)
                 answer, logits = deployed(decoded)
         except DataError as error:

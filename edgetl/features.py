@@ -656,7 +656,8 @@ class _Extractor:
                 return _Extracted(digest, None)
             preprocess, backbone = self._sessions()
             copies = 1 if self._views is None else _VIEW
-            with self._budget.taken(copies * decoding_bytes(content, self._pictures, self._at_least)):
+            needed = copies * decoding_bytes(content, self._pictures, self._at_least)
+            with self._budget.taken(needed + len(content) if needed else 0):
                 inputs = self._preprocessed(preprocess, content, sample.span, digest)
         except DataError as error:
             return Rejected(sample.name, str(error))

@@ -20,7 +20,7 @@ from edgetl.data.augment import Views
 from edgetl.data.checks import contradictions, missing, odd_columns
 from edgetl.data.decode import ARRAY, IMAGE, enough_pixels
 from edgetl.data.depth import check_pixel_range, find_pixel_range
-from edgetl.data.memory import typical_mb
+from edgetl.data.memory import Budget, typical_mb
 from edgetl.data.survey import survey, windows_of
 from edgetl.errors import DataError, OutOfMemoryError
 from edgetl.events import Note, OnEvent, Stage, ignore
@@ -241,7 +241,8 @@ def finetune(
     on_event(Stage("features"))
     values = None if pixel_range is None else check_pixel_range(pixel_range)
     if values is None and manifest.modality == IMAGE:
-        values = find_pixel_range(train_set.samples, threads=found.threads, on_event=on_event)
+        budget = Budget(found.decoding_mb)
+        values = find_pixel_range(train_set.samples, threads=found.threads, budget=budget, on_event=on_event)
     surveyed = survey(everything, decoder_of(prepared), cut, threads=found.threads, on_event=on_event, trains=True)
     features = extract_features(
         prepared,

@@ -152,6 +152,9 @@ def test_a_picture_that_memory_does_not_suffice_for_is_left_out(digits_artifacts
     Image.new("RGB", (1500, 1000)).save(pictures / "b" / "scaled.jpg")
     more = extract_features(artifacts, open_folder(pictures).samples, cache=tmp_path / "cache", decoding_mb=5)
     assert len(more.samples) == 5
+    Image.new("RGB", (1000, 1000)).save(pictures / "b" / "plain.bmp")  # 21 MB, and a file of 3
+    more = extract_features(artifacts, open_folder(pictures).samples, cache=tmp_path / "cache", decoding_mb=22)
+    assert "takes 24 MB to decode, where 22 MB" in next(each.reason for each in more.rejected if "bmp" in each.name)
 
 
 def test_only_new_pictures_are_computed(digits_artifacts: Path, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ data set. It is recorded with the run, and the deployed file's metadata have it,
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from edgetl.data.memory import Budget
+
 PixelRange = tuple[float, float]
 """The values that become black and white."""
 
@@ -30,6 +34,9 @@ FULL_RANGE: PixelRange = (0.0, 65535.0)
 _NOT_YET_KNOWN: PixelRange = (0.0, 0.0)
 _EXAMINED = 64
 """Pictures whose values are looked at; a range is a power of two, which one bright pixel among them decides."""
+
+_GREY, _COLOURS = 8, 24
+"""Bytes of a pixel while its values are looked at: in Pillow, on their way to an array, and there."""
 
 _HEAD = 32
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -54,15 +61,20 @@ def check_pixel_range(given: Sequence[float]) -> PixelRange:
     return float(given[0]), float(given[1])
 
 
-def find_pixel_range(samples: Sequence[Sample], *, threads: int = 1, on_event: OnEvent = ignore) -> PixelRange | None:
+def find_pixel_range(
+    samples: Sequence[Sample], *, threads: int = 1, budget: Budget | None = None, on_event: OnEvent = ignore
+) -> PixelRange | None:
     """Return the range of the pictures of more than 8 bits among samples, and say it; None if there are none.
 
     Whole numbers from 0 on have the range of as many bits as their largest needs; fractions the range 0 to 1 or
-    0 to 255, if they fill at least half of it; others that from their smallest to their largest value.
+    0 to 255, if they fill at least half of it; others that from their smallest to their largest value. A picture that
+    takes more than the whole `budget` is passed over, as it will be left out when it is to be decoded.
     """
     deep = [sample for sample in samples if _may_be_deep(sample)]
     chosen = [deep[i] for i in np.unique(np.linspace(0, len(deep) - 1, min(len(deep), _EXAMINED)).astype(int))]
-    found = [each for each in runtime.map_in_order(_extremes, chosen, threads=threads) if each is not None]
+    found = [
+        each for each in runtime.map_in_order(partial(_extremes, budget), chosen, threads=threads) if each is not None
+    ]
     if not found:
         return None
     lows, highs, whole = zip(*found, strict=True)
@@ -100,24 +112,26 @@ def _may_be_deep(sample: Sample) -> bool:
     return head[24:25] == b"\x10" if head.startswith(_PNG) else head.startswith(_PERHAPS)
 
 
-def _extremes(sample: Sample) -> tuple[float, float, bool] | None:
+def _extremes(budget: Budget | None, sample: Sample) -> tuple[float, float, bool] | None:
     """Return a picture's smallest and largest value, and whether they are whole numbers; None if it has but 8 bits."""
     from PIL import Image
 
     try:
         data = sample.read()
         with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > defaults.MAX_PIXELS:
+            pixels = image.width * image.height
+            if pixels > defaults.MAX_PIXELS:
                 return None
-            values = deep_values(image, data, _NOT_YET_KNOWN)
+            needed = len(data) + pixels * (_GREY if image.mode.startswith("I;16") else _COLOURS)
+            with contextlib.nullcontext() if budget is None else budget.taken(needed):
+                values = deep_values(image, data, _NOT_YET_KNOWN)
+                if values is not None:
+                    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+                    if finite.size:
+                        return float(finite.min()), float(finite.max()), values.dtype.kind != "f"
     except Exception:  # what cannot be read will be left out, and named, when it is decoded
         return None
-    if values is None:
-        return None
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    if finite.size == 0:
-        return None
-    return float(finite.min()), float(finite.max()), values.dtype.kind != "f"
+    return None
 
 
 def deep_values(image: Image.Image, data: bytes, pixel_range: PixelRange | None) -> NDArray[Any] | None:

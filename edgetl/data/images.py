@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _NEARLY_WHITE = 240
 _MOST = 0.9
 _STRIP = 1 << 16
@@ -81,6 +82,8 @@ def _decoded(data: bytes, at_least: int | None, pixel_range: PixelRange | None) 
                 shallow = _in_whole_pixels(shallow, extent)
             return shallow if turn is None else shallow.transpose(turn)
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in _HEIC:
+            raise DataError("is a HEIC picture, which is not read: save it as JPEG") from None
         raise _Damaged("is not a picture" if data else "is empty") from None
     except Image.DecompressionBombError:
         raise DataError(f"declares more than the {defaults.MAX_PIXELS / 1e6:.0f} million pixels allowed") from None

@@ -15,6 +15,7 @@ from PIL import Image, features
 from edgetl import deploy, evaluate, finetune, predict
 from edgetl.data import Sample, read_rgb
 from edgetl.data.depth import FULL_RANGE, find_pixel_range, scaled
+from edgetl.data.memory import Budget
 from edgetl.errors import DataError, EdgetlError
 from edgetl.events import Event, Note
 from edgetl.run import Run
@@ -135,6 +136,15 @@ def test_the_brightest_of_all_decides(tmp_path: Path) -> None:
         (tmp_path / f"{number}.png").write_bytes(encoded(np.full((2, 2), top, np.uint16)))
     samples = [Sample(str(path), None, path) for path in sorted(tmp_path.iterdir())]
     assert find_pixel_range(samples) == (0, 1023)
+
+
+def test_the_range_is_looked_for_within_a_budget(tmp_path: Path) -> None:
+    # eight bytes a pixel and the file: 0.8 MB, and 8
+    for name, side, largest in (("small", 300, 1023), ("large", 1000, 4095)):
+        (tmp_path / f"{name}.png").write_bytes(encoded(np.full((side, side), largest, np.uint16)))
+    samples = [Sample(name, 0, tmp_path / f"{name}.png") for name in ("small", "large")]
+    assert find_pixel_range(samples, threads=2, budget=Budget(9)) == (0, 4095)
+    assert find_pixel_range(samples, threads=2, budget=Budget(2)) == (0, 1023)
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,13 @@ def test_a_truncated_picture_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "message"), [(b"", "empty"), (b"hello", "not a picture"), (b"\x89PNG\r\n\x1a\n", "not a picture")]
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"hello", "not a picture"),
+        (b"\x89PNG\r\n\x1a\n", "not a picture"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC picture, which is not read: save it as JPEG"),
+    ],
 )
 def test_other_files_are_refused(data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
