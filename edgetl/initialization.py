@@ -318,21 +318,19 @@ def _fit(
 
     factor = 1.0 if known is None else known
     if scores.scaled and known is None:
-        left_out, truth = [], []
-        for start, (x, y) in _numbered(_first(batches, _most(HELD_OUT, len(mean_y)))):
-            if few:
-                rows = slice(start, start + len(x))
-                # y - ŷ is λ times what was solved for, and 1 - hᵢᵢ is λ times the diagonal of (ZZᵀ + λI)⁻¹
-                fitted = y - penalty * unit * solved[rows]
-                leverage = 1 - penalty * unit * (inverse[:, rows] ** 2).sum(0)
-            else:
-                z = _scaled(x, mean, scale)
-                fitted = mean_y + z @ weight
-                leverage = ((z @ inverse.T) ** 2).sum(1)
-            left_out.append(_left_out(y, fitted, 1 / count + leverage) - scores.middle)
-            truth.append(y)
-        mixed = _mixed(np.concatenate(truth), count, scores, smoothing)
-        _, factor = _best_factor(np.concatenate(left_out), mixed, scores)
+        most = _most(HELD_OUT, len(mean_y))
+        if few:
+            truth = right[:most] + mean_y
+            # y - ŷ is λ times what was solved for, and 1 - hᵢᵢ is λ times the diagonal of (ZZᵀ + λI)⁻¹
+            fitted = truth - penalty * unit * solved[:most]
+            leverage = 1 - penalty * unit * (inverse[:, :most] ** 2).sum(0)
+        else:
+            x, truth = _rows(batches, most)
+            z = _scaled(x, mean, scale)
+            fitted = mean_y + z @ weight
+            leverage = ((z @ inverse.T) ** 2).sum(1)
+        left_out = _left_out(truth, fitted, 1 / count + leverage) - scores.middle
+        _, factor = _best_factor(left_out, _mixed(truth, count, scores, smoothing), scores)
     weight = np.where(used[:, None], weight / np.where(used, scale, 1.0)[:, None], 0.0)
     bias = mean_y - scores.middle - mean @ weight
     return LinearHead((factor * weight.T).astype(np.float32), (factor * bias).astype(np.float32))
