@@ -12,7 +12,7 @@ from edgetl import runtime
 from edgetl.artifacts import BACKBONE, PREPROCESS, TensorSpec, load_artifacts
 from edgetl.data import open_folder, read_rgb
 from edgetl.data.augment import Views
-from edgetl.errors import RunError
+from edgetl.errors import EngineError, RunError
 from edgetl.events import Event, FeatureProgress, Note
 from edgetl.features import FeatureCache, default_cache_directory, extract_features, extract_views
 
@@ -179,6 +179,21 @@ def test_only_new_pictures_are_computed(digits_artifacts: Path, tmp_path: Path) 
     (pictures / "b" / "not.png").write_bytes(b"a picture")
     extract_features(artifacts, open_folder(pictures).samples, cache=tmp_path / "cache", on_event=progress.append)
     assert progress[-1] == FeatureProgress(10, 10, 9)
+
+
+def test_the_network_is_opened_for_what_is_new_alone(
+    digits: Path, digits_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts, samples = load_artifacts(digits_artifacts), open_folder(digits).samples
+    extract_features(artifacts, samples[:20], cache=tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise EngineError("opened")
+
+    monkeypatch.setattr("edgetl.features.open_placed", refuse)
+    assert extract_features(artifacts, samples[:20], cache=tmp_path).reused == 20
+    with pytest.raises(EngineError, match="opened"):
+        extract_features(artifacts, samples[:21], cache=tmp_path)
 
 
 def test_threads_do_not_change_a_bit(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:

@@ -31,6 +31,13 @@ def test_auto_takes_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_engine("ort-training")
 
 
+def test_onnxruntime_brings_neither_torch_nor_onnx() -> None:
+    code = "import sys; from edgetl.runtime import import_onnxruntime; import_onnxruntime(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "onnxruntime" in loaded
+    assert not {"torch", "onnx", "onnxruntime.training"} & set(loaded)
+
+
 @pytest.mark.parametrize(("found", "message"), [((), "is not installed"), (("onnxruntime",), "does not load")])
 def test_nothing_to_import(monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], message: str) -> None:
     installed(monkeypatch, *found)

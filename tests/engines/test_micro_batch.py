@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetl.artifacts import GraphMemory, Manifest, load_artifacts
-from edgetl.engines.base import FEWEST_AT_ONCE, MICRO_BATCH_MB, choose_micro_batch, micro_batches
+from edgetl.engines.base import FEWEST_AT_ONCE, MICRO_BATCH_MB, choose_micro_batch, micro_batches, step_threads
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +44,10 @@ def test_parts_are_all_samples_in_order_of_like_size(count: int, largest: int | 
     assert max(lengths) - min(lengths) <= 1
     assert largest is None or max(lengths) <= largest
     assert len(parts) == (1 if largest is None else -(-count // largest))
+
+
+@pytest.mark.parametrize(("macs", "at_once", "threads"), [(12_800, 16, 1), (12_800, 1024, 4), (64_000_000, 1, 4)])
+def test_small_steps_run_on_one_thread(manifest: Manifest, macs: int, at_once: int, threads: int) -> None:
+    manifest = replace(manifest, trainable_macs=macs)
+    assert step_threads(manifest, at_once, 4) == threads
+    assert step_threads(manifest, at_once, 1) == 1
