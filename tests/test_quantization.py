@@ -467,6 +467,43 @@ def test_a_bound_after_a_leaky_relu_is_part_of_the_range() -> None:
     assert relative(answers_to(quantized, samples), answers_to(network, samples)) < 0.03
 
 
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (INPUTS_AS_FEEDS, ""),
+        (INPUTS_AS_FEEDS[:3], "only 3 samples calibrate the quantisation"),
+        (INPUTS_AS_FEEDS[:1], "only 1 sample calibrates the quantisation"),
+        ([{"x": np.zeros((1, 3, 8, 8), np.float32)}] * 40, "are all alike"),
+    ],
+)
+def test_what_makes_ranges_doubtful_is_said(samples: list[Feeds], said: str) -> None:
+    notes: list[str] = []
+    to_int8(small_network(), lambda: iter(samples), on_event=lambda event: notes.append(event.text))  # type: ignore
+    assert "in int8 the network's outputs differ by" in notes[-1]
+    assert len(notes) == 1 + bool(said)
+    assert said in notes[0]
+
+
+def test_a_large_error_is_said() -> None:
+    said: list[str] = []
+    quantization._tell(0.5, INPUTS_AS_FEEDS, 40, lambda event: said.append(event.text))  # type: ignore
+    assert said == [
+        "in int8 the network's outputs differ by 50.0% of their norm from float32's; that is much: "
+        "compare accuracies before you use it"
+    ]
+
+
+def test_samples_of_two_times_join() -> None:
+    network = small_network()
+    (whole,) = quantization._extremes([network], (), feeds())
+    first, rest = (
+        quantization._extremes([network], (), part)[0] for part in (INPUTS_AS_FEEDS[:9], INPUTS_AS_FEEDS[9:])
+    )
+    assert first.joined(rest).ranges(0.75) == whole.ranges(0.75)
+    (none,) = quantization._extremes([network], (), [])
+    assert whole.joined(none).ranges(1) == whole.ranges(1)
+
+
 def test_ranges_hold_a_share_of_the_samples() -> None:
     network = small_network()
     (extremes,) = quantization._extremes([network], (), feeds())

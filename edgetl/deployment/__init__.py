@@ -135,7 +135,7 @@ def deploy(
 
     on_event(Stage("composing" if precision != "int8" else "composing and quantising"))
     with one_sentence(DeployError, f"the graphs of {prepared.path} cannot be composed, prepare it anew"):
-        model = compose(prepared, parameters, args, form, partial(_calibration, prepared, args, validation))
+        model = compose(prepared, parameters, args, form, partial(_calibration, prepared, args, validation), on_event)
     tokenizer_file = None
     if prepared.manifest.text is not None and prepared.file(TOKENIZER).stat().st_size > MAX_EMBEDDED_TOKENIZER:
         tokenizer_file = f"{target.stem}.{TOKENIZER}"

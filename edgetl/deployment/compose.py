@@ -25,7 +25,7 @@ from edgetl.deployed import (
     VALUES,
 )
 from edgetl.errors import DeployError
-from edgetl.events import EpochEnd
+from edgetl.events import EpochEnd, OnEvent, ignore
 from edgetl.run import Run, RunArgs
 from edgetl.runs import is_finished
 
@@ -59,11 +59,13 @@ def compose(
     args: RunArgs,
     form: Form,
     calibration: Callable[[], Iterator[Feeds]],
+    on_event: OnEvent = ignore,
 ) -> ModelProto:
     """Join the parts and end them in logits and what they mean.
 
     Args:
         calibration: gives the inputs of the network for samples; called for int8 only.
+        on_event: learns how near int8 comes.
 
     Raises:
         DeployError, ModelError: the precision cannot be had.
@@ -77,7 +79,7 @@ def compose(
     parts = [trained.graph]
     if prepared.has_backbone:
         parts.insert(0, onnx.load(prepared.file(BACKBONE), load_external_data=False).graph)
-    parts = _in_precision(parts, prepared, form, calibration)
+    parts = _in_precision(parts, prepared, form, calibration, on_event)
     if form.input == "raw":
         parts.insert(0, onnx.load(prepared.file(PREPROCESS), load_external_data=False).graph)
     model = graphs.make_model(graphs.join([*parts, _ending(prepared, args, form)], "edgetl"))
@@ -90,7 +92,11 @@ def compose(
 
 
 def _in_precision(
-    parts: list[GraphProto], prepared: Artifacts, form: Form, calibration: Callable[[], Iterator[Feeds]]
+    parts: list[GraphProto],
+    prepared: Artifacts,
+    form: Form,
+    calibration: Callable[[], Iterator[Feeds]],
+    on_event: OnEvent,
 ) -> list[GraphProto]:
     """Return one graph, or several in a row, from the network's inputs to `batch_logits`."""
     if form.precision == "float32":
@@ -107,7 +113,7 @@ def _in_precision(
         return [quantization.to_float16(network).graph]
     names = [spec.name for spec in prepared.manifest.trainable]
     keep = () if form.quantize_head else quantization.classifier_nodes(network.graph, names)
-    return [quantization.to_int8(network, calibration, keep=keep).graph]
+    return [quantization.to_int8(network, calibration, keep=keep, on_event=on_event).graph]
 
 
 def _ending(prepared: Artifacts, args: RunArgs, form: Form) -> GraphProto:

@@ -235,7 +235,7 @@ def prepare(
                 on_event(Stage("quantising the backbone"))
                 wanted = Wanted(loaded.modality, task, shape=entrance.shape if loaded.modality == ARRAY else None)
                 samples = open_inputs(calibration or "", wanted)
-                frozen = _in_int8(frozen, parts, loaded, spectrogram, samples, directory)
+                frozen = _in_int8(frozen, parts, loaded, spectrogram, samples, directory, on_event)
             (directory / BACKBONE).write_bytes(frozen.SerializeToString())
         (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
         on_event(Stage("generating gradients"))
@@ -314,6 +314,7 @@ def _in_int8(
     audio: AudioPreprocessing | None,
     samples: Sequence[Sample],
     directory: Path,
+    on_event: OnEvent,
 ) -> onnx.ModelProto:
     from edgetl.quantization import calibration, to_int8
 
@@ -322,7 +323,7 @@ def _in_int8(
     decode = open_decoder(loaded.modality, parts.inputs, audio, loaded.text, loaded.tokenizer, values, at_least)
     names = [spec.name for spec in parts.inputs]
     feeds = partial(calibration, samples, decode, directory / PREPROCESS, names, seed=defaults.SEED)
-    return to_int8(backbone, feeds)
+    return to_int8(backbone, feeds, on_event=on_event)
 
 
 def _implied(shape: Sequence[int] | None, audio: Mapping[str, Any] | None) -> str | None:
