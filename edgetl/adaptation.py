@@ -28,6 +28,7 @@ from typing import Any
 import edgetl
 from edgetl import metrics, runtime, schema, storage
 from edgetl.artifacts import load_artifacts
+from edgetl.belongings import refuse_others
 from edgetl.data import has_test, label_names, open_measured, task_of, wanted_by
 from edgetl.data.decode import ARRAY
 from edgetl.data.kind import kind_of
@@ -302,6 +303,8 @@ def _moved_aside(run: Path, before: Path, *, resume: bool) -> Iterator[None]:
     It comes back where the block ends with a mistake of the caller's before a new run begins.
     """
     if not resume and (run / ARGS).is_file():
+        for place in (run, before):
+            refuse_others(place)
         shutil.rmtree(before, ignore_errors=True)
         run.rename(before)
     try:

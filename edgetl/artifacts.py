@@ -35,6 +35,12 @@ ORT_CHECKPOINT = "ort/checkpoint"
 PORTABLE_TRAIN_STEP = "portable/train_step.onnx"
 PORTABLE_EVAL_STEP = "portable/eval_step.onnx"
 PORTABLE_PARAMETERS = "portable/parameters.npz"
+FILES = (
+    *(MANIFEST, TOKENIZER, PREPROCESS, BACKBONE, TRAINABLE),
+    *(ORT_TRAINING_MODEL, ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL, ORT_CHECKPOINT),
+    *(PORTABLE_TRAIN_STEP, PORTABLE_EVAL_STEP, PORTABLE_PARAMETERS),
+)
+"""All that this version writes into a prepared directory."""
 
 BATCH_LOGITS = "batch_logits"
 """The output of `trainable.onnx`, `[N, outputs]`."""

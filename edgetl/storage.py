@@ -239,6 +239,11 @@ def directory_built_aside(path: Path, *, force: bool, marker: str) -> Iterator[P
             _flush(path.parent)
 
 
+def is_aside(path: Path) -> bool:
+    """Return whether a path lies in what is being written or replaced, or is that itself."""
+    return any(_ASIDE.fullmatch(part) for part in path.parts)
+
+
 def refuse_existing(
     path: Path, *, force: bool, marker: str, hint: str = "add --force", besides: Collection[str] = ()
 ) -> None:

@@ -21,8 +21,9 @@ ORDER = ["errors", "suggest", "choices", "defaults", "metrics", "schema", "event
          "artifacts", "targets", "schedule", "rate", "external_data", "unfolding", "runtime", "machine", "providers",
          "graphs", "initialization", "data", "engines", "devices", "planning", "observation",
          "equalization", "correction", "quantization", "features",
-         "outcome", "run", "runs", "report", "loop", "settings", "train", "deployed", "benchmarking", "deployment",
-         "adaptation", "inspection", "verification", "doctor", "remote", "console", "outline", "cli"]  # fmt: skip
+         "outcome", "run", "belongings", "runs", "report", "loop", "settings", "train", "deployed", "benchmarking",
+         "deployment", "adaptation", "inspection", "verification", "doctor", "remote", "console", "outline",
+         "cli"]  # fmt: skip
 
 BLOCK = """
 import sys

@@ -28,6 +28,7 @@ from edgetl.artifacts import (
     TensorSpec,
     save_manifest,
 )
+from edgetl.belongings import refuse_others
 from edgetl.choices import BACKBONE_PRECISIONS, MODALITIES, TASKS, check_choice, check_number
 from edgetl.data import Sample, Wanted, label_names, open_inputs
 from edgetl.data.decode import ARRAY, AUDIO, IMAGE, TEXT, enough_pixels, open_decoder
@@ -160,6 +161,7 @@ def prepare(
         profile = replace(profile, training_memory_mb=memory_mb)
     names, count = _labels(task, labels, labels_from, label_column, classes, on_event)
     storage.refuse_existing(target, force=force, marker=MANIFEST)
+    refuse_others(target)
 
     from edgetl.preparation import gradients, heads, share
     from edgetl.preparation.audio import audio_preprocessing, build_audio
@@ -280,6 +282,7 @@ def prepare(
             if not planned.fits:
                 raise DeviceError("; ".join(planned.problems))
         size = sum(file.stat().st_size for file in files)
+        refuse_others(target)  # files may have come meanwhile
     return PrepareResult(
         artifacts=str(target),
         labels=names,

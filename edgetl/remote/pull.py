@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -129,9 +128,11 @@ def _fetch_directory(
     there: Shell, listed: Sequence[_Listed], out: Path, marker: str, on_event: OnEvent
 ) -> list[_Listed] | None:
     """Return the files that had to come; None if the directory is the same already."""
+    from edgetl.belongings import own_names
+
     wanted = [file for file in listed if not _is_here(out / file.name, file)]
     gone = _names(out) - {file.name for file in listed}
-    others = sorted(gone - _own_names(out, marker))
+    others = sorted(gone - own_names(out))
     if not wanted and len(gone) == len(others):
         return None
     if others:
@@ -151,19 +152,6 @@ def _fetch_directory(
             _receive(there, file, aside / file.name)
         _check(aside, marker, there)
     return wanted
-
-
-def _own_names(out: Path, marker: str) -> set[str]:
-    """Return the names of the files that edgetl itself writes into a directory of that kind."""
-    from edgetl.artifacts import MANIFEST
-    from edgetl.run import FILES
-
-    if marker != MANIFEST:
-        return set(FILES)
-    try:
-        return {MANIFEST, *map(str, json.loads((out / MANIFEST).read_bytes())["files"])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {MANIFEST}
 
 
 def _check(directory: Path, marker: str, there: Shell) -> None:
