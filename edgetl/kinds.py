@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +122,34 @@ def mistaken(path: str | Path, wanted: str) -> str:
     except (OSError, ValueError) as error:
         return f"{str(path)!r} cannot be read ({error}): {_MADE_BY[wanted]}"
     what = f"{path} is {thing.what}, not {wanted}" if thing.what else f"{path} is not {wanted}"
-    return f"{what}: {thing.advice or _MADE_BY[wanted]}"
+    return f"{what}: {_way(path, thing, wanted)}"
+
+
+_NO_WAY = {(PREPARED, DATA), (RUN, DATA), (RUN, NETWORK), (MODEL, DATA), (MODEL, PREPARED), (MODEL, NETWORK)}
+"""Things that nothing makes of what is wanted, so that their own next step would not help."""
+
+
+def _way(path: Path, thing: Thing, wanted: str) -> str:
+    """Return what to do to get from a thing to what is wanted."""
+    if (thing.what, wanted) == (RUN, PREPARED) and (prepared := _trained_from(path)):
+        return f"give {shlex.quote(prepared)}, from which it was trained"
+    if (thing.what, wanted) in {*_NO_WAY, (RUN, PREPARED)}:
+        return _MADE_BY[wanted]
+    return thing.advice or _MADE_BY[wanted]
+
+
+def _trained_from(run: Path) -> str:
+    """Return the prepared directory that a run's record names, if it is there; else nothing."""
+    for line in (run / ARGS).read_text(encoding="utf-8", errors="replace").split("\n"):
+        key, _, value = line.partition(": ")
+        if key == "artifacts":
+            try:
+                prepared = Path(str(json.loads(value)))
+            except ValueError:
+                return ""
+            here = os.path.relpath(prepared) if prepared.is_relative_to(Path.cwd()) else str(prepared)
+            return here if (prepared / MANIFEST).is_file() else ""
+    return ""
 
 
 def belongs_elsewhere(path: Path) -> bool:

@@ -1,5 +1,7 @@
 """Every command given every other thing: one sentence that says what it is and which command takes it."""
 
+import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -57,6 +59,24 @@ OTHER_WORDS = {
     ("evaluate model.onnx {}", "rows.npz"): "holds arrays, but the network takes samples of the modality image",
     ("finetune art {} --out new", "rows.npz"): "holds arrays, but the network takes samples of the modality image",
     ("prepare {} --classes 2 --out new", "data"): "data is a folder of data, not a network to prepare",
+    ("prepare {} --classes 2 --out new", "run"): "run is a run, not a network to prepare: give timm:NAME",
+    ("prepare {} --classes 2 --out new", "model.onnx"): "is a deployed model, not a network to prepare: give timm:NAME",
+    **{
+        (command, "run"): "run is a run, not a prepared directory: give "
+        for command, (kind, _) in TAKES.items()
+        if kind == PREPARED
+    },
+    **{
+        (command, "model.onnx"): f"not {PREPARED}: make one with 'edgetl prepare"
+        for command, (kind, _) in TAKES.items()
+        if kind == PREPARED
+    },
+    **{
+        (command, thing): f"{thing} is {what}, not data: give a folder"
+        for command, (kind, _) in TAKES.items()
+        if kind == DATA
+        for thing, what in (("run", "a run"), ("art", PREPARED), ("model.onnx", MODEL))
+    },
 }
 
 
@@ -112,3 +132,15 @@ def test_the_advice_overwrites_nothing(place: Path, monkeypatch: pytest.MonkeyPa
     assert not Path(command[-1]).exists()
     assert CliRunner().invoke(main, command).exit_code == 0
     Path(command[-1]).unlink()
+
+
+def test_a_run_names_the_prepared_directory_that_is_right(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    art = shlex.split(mistaken("run", PREPARED).partition(": give ")[2].partition(", from which it was trained")[0])
+    assert CliRunner().invoke(main, ["plan", *art]).exit_code == 0
+    lines = (place / "run" / "args.yaml").read_text().splitlines()
+    moved = [
+        f"artifacts: {json.dumps(str(place / 'gone'))}" if line.startswith("artifacts: ") else line for line in lines
+    ]
+    (place / "run" / "args.yaml").write_text("\n".join(moved) + "\n")
+    assert "make one with 'edgetl prepare" in mistaken("run", PREPARED)
