@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-from edgetl.errors import first_line
+from edgetl.errors import ModelError, first_line
 from edgetl.preparation.sources.quiet import quiet
 
 _PATIENCE = 8.0  # seconds for an answer
@@ -45,6 +45,17 @@ def patience() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def unreachable(what: str, error: Exception, silence: str = "") -> ModelError:
+    """Return our error for weights that cannot be downloaded.
+
+    Args:
+        what: names the weights.
+        silence: why their server does not answer, if that is known.
+    """
+    why = silence or first_line(error)
+    return ModelError(f"{what} cannot be downloaded: {why}; give a file with --weights, or go online")
 
 
 @functools.lru_cache(maxsize=8)

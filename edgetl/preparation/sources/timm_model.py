@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError, first_line
-from edgetl.preparation.sources.hub import hugging_face, patience
+from edgetl.preparation.sources.hub import hugging_face, patience, unreachable
 from edgetl.preparation.sources.missing import lacking
 from edgetl.preparation.sources.weights import Fit, load_weights
 from edgetl.suggest import did_you_mean
@@ -49,9 +49,7 @@ def load(
             except ModelError:
                 raise
             except Exception as error:  # whatever the hub's client raises
-                why = silence or first_line(error)
-                how = "give a file with --weights, or go online"
-                raise ModelError(f"the weights of timm:{name} cannot be downloaded: {why}; {how}") from None
+                raise unreachable(f"the weights of timm:{name}", error, silence) from None
     fit = load_weights(module, weights) if weights is not None else None
     config = import_module("timm.data.config").resolve_data_config({}, model=module)
     return module, preprocessing_of(config), fit

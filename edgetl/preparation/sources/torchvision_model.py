@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetl.artifacts import Preprocessing
 from edgetl.errors import ModelError, first_line
-from edgetl.preparation.sources.hub import patience
+from edgetl.preparation.sources.hub import patience, unreachable
 from edgetl.preparation.sources.missing import lacking
 from edgetl.preparation.sources.quiet import quiet
 from edgetl.preparation.sources.weights import Fit, put_weights, read_weights
@@ -100,10 +100,7 @@ def _download(name: str, weights: Any) -> dict[str, Any]:
             state: dict[str, Any] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return state
     except Exception as error:  # whatever urllib raises without a network, or torch for a damaged file
-        raise ModelError(
-            f"the weights {weights.name} of torchvision:{name} cannot be downloaded: {first_line(error)}; "
-            "give a file with --weights, or go online"
-        ) from None
+        raise unreachable(f"the weights {weights.name} of torchvision:{name}", error) from None
 
 
 def _preprocessing(preset: Any) -> Preprocessing:
