@@ -139,17 +139,15 @@ def open_session(
     threads: int = 1,
     optimize: bool = True,
     saturate: bool = False,
-    shapes_first: bool = False,
+    keep_memory: bool = True,
 ) -> onnxruntime.InferenceSession:
     """Open an inference session on the CPU; see `session_options`.
 
     Args:
-        shapes_first: ask for a value's shape as soon as the value is there, so that it is not kept for that; and keep
-            no memory.
+        keep_memory: whether memory is taken in large pieces and kept from run to run.
     """
     options, ort = session_options(threads, optimize=optimize, saturate=saturate), import_onnxruntime()
-    if shapes_first:
-        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    if not keep_memory:
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     return ort.InferenceSession(session_source(model), options, providers=["CPUExecutionProvider"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -164,6 +165,7 @@ def prepare(
     refuse_others(target)
 
     from edgetl.preparation import gradients, heads, share
+    from edgetl.preparation.aside import set_aside, write_model
     from edgetl.preparation.audio import audio_preprocessing, build_audio
     from edgetl.preparation.memory import graph_memory
     from edgetl.preparation.preprocess import build_array, build_preprocess, build_unchanged
@@ -182,126 +184,133 @@ def prepare(
     if modality != TEXT and (max_length is not None or dynamic_length):
         raise EdgetlError("--max-length and --dynamic-length are of texts, and of no other modality")
     spectrogram = audio_preprocessing(audio or {}) if modality == AUDIO else None
-    on_event(Stage("loading and exporting"))
-    load = partial(
-        load_source,
-        source,
-        weights=weights,
-        model_args=model_args or {},
-        overrides=preprocessing or {},
-        modality=modality,
-        max_length=max_length,
-        dynamic_length=dynamic_length,
-        on_event=on_event,
-    )
-    loaded, taken = _first_that_loads(load, [_inputs(modality, shape, spectrogram) for shape in shapes])
-    if data.modality == modality and asked is None and modality in (ARRAY, AUDIO):
-        how = _options(modality, taken[0].shape if modality == ARRAY and input_shape is None else None)
-        on_event(Note(f"{labels_from} holds {data.what}, so the network is prepared with {how}"))
-    if loaded.preprocessing is not None and not loaded.stated:
-        pixels = settle(source, loaded.model, loaded.preprocessing, preprocessing or {}, on_event)
-        loaded = replace(loaded, preprocessing=pixels)
-    length = loaded.text.max_length if loaded.text is not None else 1
-    on_event(Stage("cutting"))
-    if not append_head and head is None and (name := heads.features_output(loaded.model)) is not None:
-        append_head = True
-        on_event(Note(f"no classifier is at the network's end: the head is a new linear layer on its output {name!r}"))
-    give = heads.append_head if append_head else heads.replace_head
-    network = give(loaded.model, count, loaded.parameters, head)
-    if loaded.fit is not None:
-        for text in loaded.fit.check({tensor.name for tensor in network.model.graph.initializer}, network.head):
-            on_event(Note(text))
-    if tuple(train) == (share.AUTO,):
-        assert profile is not None, "it was asked for above"
-        chosen = share.largest(network, loss, profile, device or THIS, length=length, on_event=on_event)
-    else:
-        chosen = share.cut(network, train, length=length)
-    parts = chosen.parts
-    if backbone == "int8" and parts.backbone is None:
-        raise ModelError("nothing is frozen before the first layer that trains, so --backbone int8 has no backbone")
-
-    with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
-        entrance = parts.inputs[0]
-        if loaded.preprocessing is not None:
-            build_preprocess(loaded.preprocessing, entrance.name, directory / PREPROCESS)
-        elif spectrogram is not None:
-            build_audio(spectrogram, entrance.name, directory / PREPROCESS)
-        elif loaded.text is not None:
-            build_unchanged(loaded.text.inputs, [spec.name for spec in parts.inputs], directory / PREPROCESS)
-            storage.write_text(directory / TOKENIZER, loaded.tokenizer)
+    with storage.temporary_directory() as aside:
+        on_event(Stage("loading and exporting"))
+        load = partial(
+            load_source,
+            source,
+            weights=weights,
+            model_args=model_args or {},
+            overrides=preprocessing or {},
+            modality=modality,
+            max_length=max_length,
+            dynamic_length=dynamic_length,
+            on_event=on_event,
+            aside=aside,
+        )
+        loaded, taken = _first_that_loads(load, [_inputs(modality, shape, spectrogram) for shape in shapes])
+        loaded = replace(loaded, model=set_aside(loaded.model, loaded.parameters, aside))
+        gc.collect()  # torch's exporter leaves cycles that hold the network
+        runtime.return_memory()
+        if data.modality == modality and asked is None and modality in (ARRAY, AUDIO):
+            how = _options(modality, taken[0].shape if modality == ARRAY and input_shape is None else None)
+            on_event(Note(f"{labels_from} holds {data.what}, so the network is prepared with {how}"))
+        if loaded.preprocessing is not None and not loaded.stated:
+            pixels = settle(source, loaded.model, loaded.preprocessing, preprocessing or {}, on_event)
+            loaded = replace(loaded, preprocessing=pixels)
+        length = loaded.text.max_length if loaded.text is not None else 1
+        on_event(Stage("cutting"))
+        if not append_head and head is None and (name := heads.features_output(loaded.model)) is not None:
+            append_head = True
+            on_event(
+                Note(f"no classifier is at the network's end: the head is a new linear layer on its output {name!r}")
+            )
+        give = heads.append_head if append_head else heads.replace_head
+        network = give(loaded.model, count, loaded.parameters, head)
+        if loaded.fit is not None:
+            for text in loaded.fit.check({tensor.name for tensor in network.model.graph.initializer}, network.head):
+                on_event(Note(text))
+        if tuple(train) == (share.AUTO,):
+            assert profile is not None, "it was asked for above"
+            chosen = share.largest(network, loss, profile, device or THIS, length=length, on_event=on_event)
         else:
-            build_array(entrance.shape, entrance.name, directory / PREPROCESS)
-        if parts.backbone is not None:
-            frozen = parts.backbone
-            if backbone == "int8":
-                on_event(Stage("quantising the backbone"))
-                wanted = Wanted(loaded.modality, task, shape=entrance.shape if loaded.modality == ARRAY else None)
-                samples = open_inputs(calibration or "", wanted)
-                frozen = _in_int8(frozen, parts, loaded, spectrogram, samples, directory, on_event)
-            (directory / BACKBONE).write_bytes(frozen.SerializeToString())
-        (directory / TRAINABLE).write_bytes(parts.trainable.SerializeToString())
-        on_event(Stage("generating gradients"))
-        optimizer = Optimizer()
-        gradients.generate(parts.trainable, chosen.trainable, loss, optimizer, directory)
-        steps = share.add_portable(parts, loss, optimizer, directory, on_event)
-        files = sorted(file for file in directory.rglob("*") if file.is_file())
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            edgetl_version=edgetl.__version__,
-            source=loaded.source,
-            task=task,
+            chosen = share.cut(network, train, length=length)
+        parts = chosen.parts
+        if backbone == "int8" and parts.backbone is None:
+            raise ModelError("nothing is frozen before the first layer that trains, so --backbone int8 has no backbone")
+
+        with storage.directory_built_aside(target, force=force, marker=MANIFEST) as directory:
+            entrance = parts.inputs[0]
+            if loaded.preprocessing is not None:
+                build_preprocess(loaded.preprocessing, entrance.name, directory / PREPROCESS)
+            elif spectrogram is not None:
+                build_audio(spectrogram, entrance.name, directory / PREPROCESS)
+            elif loaded.text is not None:
+                build_unchanged(loaded.text.inputs, [spec.name for spec in parts.inputs], directory / PREPROCESS)
+                storage.write_text(directory / TOKENIZER, loaded.tokenizer)
+            else:
+                build_array(entrance.shape, entrance.name, directory / PREPROCESS)
+            if parts.backbone is not None:
+                frozen = parts.backbone
+                if backbone == "int8":
+                    on_event(Stage("quantising the backbone"))
+                    wanted = Wanted(loaded.modality, task, shape=entrance.shape if loaded.modality == ARRAY else None)
+                    samples = open_inputs(calibration or "", wanted)
+                    frozen = _in_int8(frozen, parts, loaded, spectrogram, samples, directory, on_event)
+                write_model(frozen, directory / BACKBONE)
+            write_model(parts.trainable, directory / TRAINABLE)
+            on_event(Stage("generating gradients"))
+            optimizer = Optimizer()
+            gradients.generate(parts.trainable, chosen.trainable, loss, optimizer, directory)
+            steps = share.add_portable(parts, loss, optimizer, directory, on_event)
+            files = sorted(file for file in directory.rglob("*") if file.is_file())
+            manifest = Manifest(
+                schema_version=SCHEMA_VERSION,
+                edgetl_version=edgetl.__version__,
+                source=loaded.source,
+                task=task,
+                labels=names,
+                outputs=count,
+                modality=loaded.modality,
+                preprocessing=loaded.preprocessing,
+                inputs=parts.inputs,
+                features=parts.features,
+                policy=chosen.policy,
+                trainable=parts.parameters,
+                frozen=parts.frozen,
+                backbone_macs=parts.backbone_macs,
+                trainable_macs=parts.trainable_macs,
+                step_memory=steps.get("portable"),
+                ort_step_memory=steps["ort-training"],
+                shares=share.sizes(network, chosen),
+                head=heads.linear_head(network, parts.trainable),
+                loss=loss,
+                optimizer=optimizer,
+                engines=tuple(steps),
+                opset=defaults.OPSET,
+                ir_version=defaults.IR_VERSION,
+                audio=spectrogram,
+                text=loaded.text,
+                backbone_precision=backbone,
+                backbone_memory=None if parts.backbone is None else graph_memory(parts.backbone, length=length),
+                files={file.relative_to(directory).as_posix(): storage.sha256_file(file) for file in files},
+            )
+            save_manifest(directory, manifest)
+            if profile is not None:
+                planned = plan_for(Artifacts(directory, manifest, ""), profile, name=device or THIS)
+                if not planned.fits:
+                    raise DeviceError("; ".join(planned.problems))
+            size = sum(file.stat().st_size for file in files)
+            refuse_others(target)  # files may have come meanwhile
+        return PrepareResult(
+            artifacts=str(target),
             labels=names,
+            task=task,
+            loss=loss,
             outputs=count,
-            modality=loaded.modality,
-            preprocessing=loaded.preprocessing,
-            inputs=parts.inputs,
             features=parts.features,
-            policy=chosen.policy,
-            trainable=parts.parameters,
-            frozen=parts.frozen,
+            feature_kb_per_image=sum(spec.nbytes for spec in parts.features) / 1e3,
+            trainable_parameters=sum(spec.elements for spec in parts.parameters),
+            frozen_parameters=sum(spec.elements for spec in parts.frozen),
             backbone_macs=parts.backbone_macs,
             trainable_macs=parts.trainable_macs,
-            step_memory=steps.get("portable"),
-            ort_step_memory=steps["ort-training"],
-            shares=share.sizes(network, chosen),
-            head=heads.linear_head(network, parts.trainable),
-            loss=loss,
-            optimizer=optimizer,
-            engines=tuple(steps),
-            opset=defaults.OPSET,
-            ir_version=defaults.IR_VERSION,
+            modality=loaded.modality,
+            preprocessing=loaded.preprocessing,
             audio=spectrogram,
-            text=loaded.text,
-            backbone_precision=backbone,
-            backbone_memory=None if parts.backbone is None else graph_memory(parts.backbone, length=length),
-            files={file.relative_to(directory).as_posix(): storage.sha256_file(file) for file in files},
+            size_mb=size / 1e6,
+            seconds=time.monotonic() - started,
+            peak_rss_mb=runtime.peak_rss_mb(),
         )
-        save_manifest(directory, manifest)
-        if profile is not None:
-            planned = plan_for(Artifacts(directory, manifest, ""), profile, name=device or THIS)
-            if not planned.fits:
-                raise DeviceError("; ".join(planned.problems))
-        size = sum(file.stat().st_size for file in files)
-        refuse_others(target)  # files may have come meanwhile
-    return PrepareResult(
-        artifacts=str(target),
-        labels=names,
-        task=task,
-        loss=loss,
-        outputs=count,
-        features=parts.features,
-        feature_kb_per_image=sum(spec.nbytes for spec in parts.features) / 1e3,
-        trainable_parameters=sum(spec.elements for spec in parts.parameters),
-        frozen_parameters=sum(spec.elements for spec in parts.frozen),
-        backbone_macs=parts.backbone_macs,
-        trainable_macs=parts.trainable_macs,
-        modality=loaded.modality,
-        preprocessing=loaded.preprocessing,
-        audio=spectrogram,
-        size_mb=size / 1e6,
-        seconds=time.monotonic() - started,
-        peak_rss_mb=runtime.peak_rss_mb(),
-    )
 
 
 def _require_workstation() -> None:

@@ -7,21 +7,30 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from edgetl import defaults
-from edgetl.artifacts import BATCH_LOGITS, ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL, ORT_TRAINING_MODEL, Optimizer
+from edgetl.artifacts import (
+    BATCH_LOGITS,
+    ORT_CHECKPOINT,
+    ORT_EVAL_MODEL,
+    ORT_OPTIMIZER_MODEL,
+    ORT_TRAINING_MODEL,
+    Optimizer,
+)
 from edgetl.engines.optimizers import LOSS
 from edgetl.engines.update import set_ort_optimizer
 from edgetl.errors import EngineError, ModelError
+from edgetl.preparation.aside import filled, move_to_inputs, serialized
 from edgetl.preparation.decompose import decompose
 from edgetl.preparation.graph import graph_inputs
 from edgetl.preparation.losses import with_loss
-from edgetl.preparation.run import draw
-from edgetl.runtime import available_cores, import_onnxruntime, open_session
+from edgetl.preparation.run import Graph, draw
+from edgetl.runtime import import_onnxruntime
 
 
 def generate(
@@ -40,7 +49,7 @@ def generate(
     import_onnxruntime()
     try:
         with _quiet():
-            from onnxruntime.training import artifacts
+            import onnxruntime.training.onnxblock  # noqa: F401
     except ImportError as error:
         raise EngineError(
             f"prepare needs onnxruntime-training ({error}): in a fresh environment, pip install 'edgetl[prepare]'"
@@ -49,39 +58,70 @@ def generate(
     differentiable = decompose(trainable, parameters)
     _check_same(trainable, differentiable)
     with_targets = with_loss(differentiable, loss)
-    target = directory / "ort"
-    target.mkdir()
+    (directory / "ort").mkdir()
     try:
         with _quiet() as log:
-            artifacts.generate_artifacts(
-                with_targets,
-                requires_grad=list(parameters),
-                frozen_params=[],
-                loss_input_names=[LOSS],
-                optimizer=artifacts.OptimType.AdamW,
-                artifact_directory=target,
-                additional_output_names=[BATCH_LOGITS],
-            )
+            _write_artifacts(with_targets, parameters, optimizer, directory)
     except OSError:
         raise
     except Exception as error:  # onnxruntime raises RuntimeError and bare exceptions alike
         raise ModelError(f"onnxruntime-training cannot differentiate this model: {error or log}") from None
-    for name in (ORT_TRAINING_MODEL, ORT_EVAL_MODEL, ORT_OPTIMIZER_MODEL):
-        model = onnx.load(directory / name)
+
+
+def _write_artifacts(model: onnx.ModelProto, parameters: Sequence[str], optimizer: Optimizer, directory: Path) -> None:
+    """Do what `onnxruntime.training.artifacts.generate_artifacts` does, which holds every weight six times at once.
+
+    The gradients do not depend on the weights, so these are inputs from the beginning, as they are in the end.
+    """
+    from onnxruntime.training import onnxblock
+
+    class Step(onnxblock.TrainingBlock):  # type: ignore[misc]
+        def build(self, *outputs: str) -> tuple[str, ...]:
+            return outputs
+
+    step, update = Step(), onnxblock.optim.AdamW()
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in parameters]
+    for name in parameters:
+        step.requires_grad(name)
+    with onnxblock.base(filled(_with_inputs(model, parameters))):
+        step(LOSS, BATCH_LOGITS)
+        training_model, eval_model = step.to_model_proto()
+    with onnxblock.empty_base(opset_version=defaults.OPSET):
+        update((tensors, []))
+        optimizer_model = update.to_model_proto()
+    set_ort_optimizer(optimizer_model, optimizer)
+    for made, name in (
+        (training_model, ORT_TRAINING_MODEL),
+        (eval_model, ORT_EVAL_MODEL),
+        (optimizer_model, ORT_OPTIMIZER_MODEL),
+    ):
         # onnx writes the newest IR version it knows; onnxruntime-training 1.19.2 stops at 10
-        model.ir_version = defaults.IR_VERSION
-        if name == ORT_OPTIMIZER_MODEL:
-            set_ort_optimizer(model, optimizer)
-        onnx.save(model, directory / name)
+        made.ir_version = defaults.IR_VERSION
+        onnx.save(made, directory / name)
+    onnxblock.save_checkpoint((list(map(_Parameter, tensors)), []), directory / ORT_CHECKPOINT)
+
+
+def _with_inputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    move_to_inputs(result.graph, names)
+    return result
+
+
+@dataclass(frozen=True)
+class _Parameter:
+    """A tensor that is read where it lies when onnxruntime-training asks for it."""
+
+    tensor: onnx.TensorProto
+
+    def SerializeToString(self) -> bytes:
+        return serialized(self.tensor)
 
 
 def _check_same(trainable: onnx.ModelProto, differentiable: onnx.ModelProto) -> None:
     """Check that rewriting the operators has not changed what the graph computes."""
     features = draw(graph_inputs(trainable.graph), 2)
-    before, after = (
-        open_session(model.SerializeToString(), threads=available_cores()).run(None, features)[0]
-        for model in (trainable, differentiable)
-    )
+    before, after = (Graph(model).run((), features)[0] for model in (trainable, differentiable))
     if not np.allclose(
         before, after, rtol=1e-4, atol=1e-5 * max(1.0, float(np.nanmax(np.abs(before)))), equal_nan=True
     ):

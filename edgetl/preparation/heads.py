@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -26,11 +25,8 @@ from edgetl.artifacts import BATCH_LOGITS, Head
 from edgetl.errors import ModelError
 from edgetl.graphs import make_model, node_inputs, prune
 from edgetl.preparation.graph import GraphIndex, graph_inputs
-from edgetl.preparation.run import draw, run_graph
+from edgetl.preparation.run import draw, shapes_of, walk
 from edgetl.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # fmt: off
 _ELEMENTWISE = {
@@ -279,10 +275,10 @@ def features_output(model: onnx.ModelProto) -> str | None:
 
 def _vector(model: onnx.ModelProto, output: str) -> int | None:
     """Return the length of an output that is one vector for each sample, perhaps with axes of size 1; else None."""
-    (values,) = run_graph(model, [output], draw(graph_inputs(model.graph), _BATCH, length=_LENGTH))
-    is_vector = values.dtype == np.float32 and values.ndim > 1 and len(values) == _BATCH
-    size = math.prod(values.shape[1:])
-    return size if is_vector and size == max(values.shape[1:]) > 1 else None
+    seen = dict(walk(model, draw(graph_inputs(model.graph), _BATCH, length=_LENGTH)))[output]
+    is_vector = seen.element_type == TensorProto.FLOAT and len(seen.shape) > 1 and seen.shape[0] == _BATCH
+    size = math.prod(seen.shape[1:])
+    return size if is_vector and size == max(seen.shape[1:]) > 1 else None
 
 
 def _with_head(
@@ -418,12 +414,10 @@ def _features(graph: onnx.GraphProto, reader: _Reader, way: _Way, *, named: bool
     layers = list(sources.values())
     inputs = [layer.input[0] for layer in layers]
     outputs = [layer.output[0] for layer in layers]
-    probe = make_model(graph)
-    _set_outputs(probe.graph, [onnx.ValueInfoProto(name=name) for name in dict.fromkeys([*inputs, *outputs])])
-    prune(probe.graph)
-    values = run_graph(probe, [*inputs, *outputs], draw(graph_inputs(graph), _BATCH, length=_LENGTH))
+    shapes = shapes_of(make_model(graph), [*inputs, *outputs], draw(graph_inputs(graph), _BATCH, length=_LENGTH))
     found = []
-    for layer, x, y in zip(layers, values, values[len(layers) :], strict=False):
+    for layer in layers:
+        x, y = shapes[layer.input[0]], shapes[layer.output[0]]
         pooled = "max" if way.passed & _MAXIMA and not way.passed & _MEANS else "mean"
         if not named and _positions(layer, y) > 1 and not way.passed & (_MEANS | _MAXIMA):
             raise ModelError(
@@ -441,24 +435,24 @@ def _features(graph: onnx.GraphProto, reader: _Reader, way: _Way, *, named: bool
 
 
 def _by_sample(
-    graph: onnx.GraphProto, layer: onnx.NodeProto, x: NDArray[Any], y: NDArray[Any], pooled: str
+    graph: onnx.GraphProto, layer: onnx.NodeProto, x: Sequence[int], y: Sequence[int], pooled: str
 ) -> tuple[str, int]:
     """Add nodes that bring a layer's input into the form `[batch, features]`; return its name and their number.
 
     Args:
-        x, y: the layer's input and output for a batch.
+        x, y: the shapes of the layer's input and output for a batch.
     """
     source, flat = layer.input[0], f"{layer.output[0]}/flat"
-    if len(x) > _BATCH and layer.op_type != "Conv":
+    if x[0] > _BATCH and layer.op_type != "Conv":
         rows = f"{layer.output[0]}/rows"
-        shape = numpy_helper.from_array(np.array([-1, len(x) // _BATCH, *x.shape[1:]], np.int64), f"{rows}/shape")
+        shape = numpy_helper.from_array(np.array([-1, x[0] // _BATCH, *x[1:]], np.int64), f"{rows}/shape")
         graph.initializer.append(shape)
         graph.node.append(helper.make_node("Reshape", [source, shape.name], [rows]))
-        source, x = rows, x.reshape(_BATCH, -1, *x.shape[1:])
-    size = math.prod(x.shape[1:])
+        source, x = rows, (_BATCH, x[0] // _BATCH, *x[1:])
+    size = math.prod(x[1:])
     if _positions(layer, y) > 1:
-        axes = range(2, x.ndim) if layer.op_type == "Conv" else range(1, x.ndim - 1)
-        size //= math.prod(x.shape[axis] for axis in axes)
+        axes = range(2, len(x)) if layer.op_type == "Conv" else range(1, len(x) - 1)
+        size //= math.prod(x[axis] for axis in axes)
         along = numpy_helper.from_array(np.array(axes, np.int64), f"{layer.output[0]}/positions")
         graph.initializer.append(along)
         reduced = f"{layer.output[0]}/pooled"
@@ -469,10 +463,10 @@ def _by_sample(
     return flat, size
 
 
-def _positions(layer: onnx.NodeProto, y: NDArray[Any]) -> int:
-    """Return how many scores of each class a layer gives for a sample; y are its scores for a batch."""
-    sizes = y.shape[2:] if layer.op_type == "Conv" else y.shape[1:-1]
-    return math.prod(sizes) * max(1, len(y) // _BATCH)
+def _positions(layer: onnx.NodeProto, y: Sequence[int]) -> int:
+    """Return how many scores of each class a layer gives for a sample; y is the shape of its scores for a batch."""
+    sizes = y[2:] if layer.op_type == "Conv" else y[1:-1]
+    return math.prod(sizes) * max(1, y[0] // _BATCH)
 
 
 def _set_outputs(graph: onnx.GraphProto, outputs: Sequence[onnx.ValueInfoProto]) -> None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgetl.graphs import node_inputs, prune
+from edgetl.preparation.aside import array_of
 from edgetl.preparation.graph import GraphIndex, graph_inputs
-from edgetl.preparation.run import draw, run_graph
+from edgetl.preparation.run import draw, part_for, walk
 
 
 def simplify(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
@@ -89,9 +90,9 @@ def fix_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     constants = {tensor.name for tensor in graph.initializer}
     computed = [n for n in graph.node if n.op_type == "Reshape" and n.input[1] not in constants]
     names = list(dict.fromkeys(node.input[1] for node in computed))
-    inputs = graph_inputs(graph)
+    inputs, part, wanted = graph_inputs(graph), part_for(model, names), set(names)
     two, three = (
-        dict(zip(names, run_graph(model, names, draw(inputs, batch, length=length)), strict=True))
+        {name: seen.content for name, seen in walk(part, draw(inputs, batch, length=length)) if name in wanted}
         for batch, length in ((2, 5), (3, 7))
     )
     for node in computed:
@@ -116,8 +117,8 @@ def _unpack_sequences(graph: onnx.GraphProto) -> None:
         sizes, position = index.initializers.get(split.input[1]), index.initializers.get(node.input[1])
         if sizes is None or position is None:
             continue
-        which = int(numpy_helper.to_array(position))
-        parts = numpy_helper.to_array(sizes)
+        which = int(array_of(position))
+        parts = array_of(sizes)
         if which < 0:
             continue
         start = which * int(parts) if parts.ndim == 0 else int(parts[:which].sum())
@@ -195,8 +196,8 @@ def _frozen(
     """
     x, scale, bias, mean, variance = node.input
     epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-    inverse = 1 / np.sqrt(numpy_helper.to_array(index.initializers[variance]).astype(np.float64) + epsilon)
-    offset = -numpy_helper.to_array(index.initializers[mean]).astype(np.float64) * inverse
+    inverse = 1 / np.sqrt(array_of(index.initializers[variance]).astype(np.float64) + epsilon)
+    offset = -array_of(index.initializers[mean]).astype(np.float64) * inverse
     prefix = f"edgetl/frozen/{node.output[0]}/"
     constants: dict[str, NDArray[Any]] = {
         prefix + "inverse": inverse.astype(np.float32),

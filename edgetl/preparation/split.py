@@ -20,6 +20,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError
 from edgetl.graphs import join, make_model, node_inputs, prune, replace_parameters
+from edgetl.preparation.aside import filled
 from edgetl.preparation.costs import multiply_accumulates
 from edgetl.preparation.graph import graph_inputs
 from edgetl.preparation.heads import Network
@@ -96,7 +97,7 @@ def split(network: Network, trainable: Sequence[str], *, length: int = 1) -> Par
             initializer=[*graph.initializer, *boundary.shapes],
         )
         prune(front)
-        backbone = clean(simplify(make_model(front), ()), outputs=[f.name for f in boundary.features])
+        backbone = clean(simplify(filled(make_model(front)), ()), outputs=[f.name for f in boundary.features])
         freeze_batch_normalization(backbone.graph, ranks)
     initializers = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     macs = multiply_accumulates(network.model, length=length)

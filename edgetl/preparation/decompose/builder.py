@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edgetl import defaults
 from edgetl.graphs import node_inputs
+from edgetl.preparation.aside import array_of
 
 Array: TypeAlias = NDArray[Any]
 Dim: TypeAlias = int | str | None  # known, named (equal names are equal sizes), unknown
@@ -214,7 +215,7 @@ class Builder:
 
     def _fold(self, name: str) -> Array | None:
         if name in self._frozen:
-            return numpy_helper.to_array(self._frozen[name])
+            return array_of(self._frozen[name])
         node = self.producers.get(name)
         if node is None or not node.input or any(a.HasField("g") or a.graphs for a in node.attribute):
             return None

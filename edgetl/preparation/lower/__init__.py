@@ -28,6 +28,7 @@ from edgetl.engines.update import with_update
 from edgetl.errors import ModelError
 from edgetl.graphs import make_model, prune
 from edgetl.npz import npz_bytes
+from edgetl.preparation.aside import array_of, filled
 from edgetl.preparation.decompose.builder import FLOATS, Rule, Unsupported
 from edgetl.preparation.losses import with_loss
 from edgetl.preparation.lower import (
@@ -126,7 +127,7 @@ def eval_step(trainable_model: onnx.ModelProto, trainable: Sequence[TensorSpec],
     graph.initializer.extend(kept)
     graph.input.extend(_float(spec.name, spec.shape) for spec in trainable)
     graph.name = "eval_step"
-    return make_model(graph)
+    return filled(make_model(graph))
 
 
 def write_portable(
@@ -144,7 +145,7 @@ def write_portable(
     """
     step = lower(training_model, parameters, optimizer)
     values = {tensor.name: tensor for tensor in trainable_model.graph.initializer}
-    initial = {spec.name: numpy_helper.to_array(values[spec.name]) for spec in parameters}
+    initial = {spec.name: array_of(values[spec.name]) for spec in parameters}
     files = {
         PORTABLE_TRAIN_STEP: step.SerializeToString(),
         PORTABLE_EVAL_STEP: eval_step(trainable_model, parameters, loss).SerializeToString(),

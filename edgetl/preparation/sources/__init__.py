@@ -72,6 +72,7 @@ def load_source(
     max_length: int | None = None,
     dynamic_length: bool = False,
     on_event: OnEvent = ignore,
+    aside: Path | None = None,
 ) -> LoadedModel:
     """Load the model that `spec` names; see `edgetl.prepare` for the forms.
 
@@ -79,6 +80,7 @@ def load_source(
         inputs: what the network takes for one sample, in order, where that is no picture; of Python
             functions and ONNX files only. The graph's inputs keep names of their own.
         max_length, dynamic_length: of texts, see `edgetl.prepare`.
+        aside: a directory for large weights, to which the graph then only points (see `edgetl.preparation.aside`).
 
     Raises:
         ModelError: it cannot be found, loaded or exported.
@@ -103,7 +105,7 @@ def load_source(
         text_model = _implementation("text_model")
         with refusals:
             model, parameters, text, tokenizer, fit = text_model.load(
-                name, weights, model_args, max_length=max_length, dynamic_length=dynamic_length
+                name, weights, model_args, max_length=max_length, dynamic_length=dynamic_length, aside=aside
             )
         return LoadedModel(model, parameters, source, modality, text=text, tokenizer=tokenizer, fit=fit)
     if colon and prefix in _LIBRARIES:
@@ -130,12 +132,12 @@ def load_source(
     from edgetl.preparation.sources.overrides import apply_overrides, with_channels
 
     if inputs:
-        model, parameters = export(module, inputs, on_event)
+        model, parameters = export(module, inputs, on_event, aside)
         return LoadedModel(model, parameters, source, modality, fit=fit)
     # asked for or not, what the network itself takes is known
     channels = picture_channels(module, apply_overrides(own, {"size": overrides.get("size")}))
     own = apply_overrides(with_channels(own, channels), overrides)
-    model, parameters = export(module, own.inputs, on_event)
+    model, parameters = export(module, own.inputs, on_event, aside)
     config = getattr(module, "pretrained_cfg", None)
     stated = prefix in _LIBRARIES or (isinstance(config, Mapping) and "input_size" in config)
     return LoadedModel(model, parameters, source, modality, own, fit=fit, stated=stated)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from edgetl.artifacts import Preprocessing
 from edgetl.events import Note, OnEvent
 from edgetl.graphs import make_model, node_inputs, prune
+from edgetl.preparation.aside import array_of
 from edgetl.preparation.run import run_graph
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _constant(model: onnx.ModelProto, name: str) -> NDArray[Any] | None:
     """Return what a value always is; None if it depends on the input."""
     tensor = next((tensor for tensor in model.graph.initializer if tensor.name == name), None)
     if tensor is not None:
-        return numpy_helper.to_array(tensor)
+        return array_of(tensor)
     part = make_model(model.graph)
     del part.graph.output[:]
     part.graph.output.append(onnx.ValueInfoProto(name=name))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import onnx
 import torch
 from torch import nn
 
-from edgetl import defaults, runtime
+from edgetl import defaults
 from edgetl.artifacts import TensorSpec
 from edgetl.errors import ModelError, first_line
 from edgetl.events import Note, OnEvent, ignore
-from edgetl.preparation.run import draw
+from edgetl.preparation.aside import LARGE, put
+from edgetl.preparation.run import Graph, draw
 from edgetl.preparation.simplify import fix_shapes, simplify
 from edgetl.preparation.sources.channels import advice
 from edgetl.preparation.sources.clean import clean
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    module: nn.Module, inputs: Sequence[TensorSpec], on_event: OnEvent = ignore
+    module: nn.Module, inputs: Sequence[TensorSpec], on_event: OnEvent = ignore, aside: Path | None = None
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Export in evaluation mode with a dynamic batch, and check the graph against the module.
 
@@ -38,6 +40,7 @@ def export(
     Args:
         inputs: what the module takes for one sample, in the order of its arguments; the graph's inputs
             have the arguments' names. A size of -1 becomes the axis `length`.
+        aside: where large weights are put, so that the graph only points there (see `edgetl.preparation.aside`).
 
     Returns:
         The graph, and the names of the module's parameters in it, in the module's order.
@@ -55,14 +58,18 @@ def export(
         raise ModelError(
             f"the network does not take samples of {taken} ({_reason(error)}): {advice(module, inputs)}"
         ) from None
-    model = export_program(module, examples, [_varying(spec) for spec in inputs])
+    stored = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    model = export_program(module, examples, [_varying(spec) for spec in inputs], stored, aside)
     present = {tensor.name for tensor in model.graph.initializer}
     parameters = tuple(name for name, _ in module.named_parameters() if name in present)
-    stored = {name for name, _ in module.named_buffers()}
     model, changed = in_float32(model)
     if narrow := narrow or changed:
         on_event(Note("the network holds 16-bit numbers: it computes and trains in 32 bits"))
-    model = fix_shapes(clean(simplify(clean(model), {*parameters, *stored})))
+    # one after the other: each makes a copy
+    model = clean(model)
+    model = simplify(model, stored)
+    model = clean(model)
+    model = fix_shapes(model)
     _check(model, examples, expected, TOLERANCE if narrow else 1e-3)
     left = {tensor.name for tensor in model.graph.initializer}
     return model, tuple(name for name in parameters if name in left)
@@ -94,9 +101,16 @@ def _varying(spec: TensorSpec) -> dict[int, Any]:
 
 
 def export_program(
-    program: Any, examples: tuple[torch.Tensor, ...], dynamic: Sequence[Mapping[int, Any]] | None
+    program: Any,
+    examples: tuple[torch.Tensor, ...],
+    dynamic: Sequence[Mapping[int, Any]] | None,
+    stored: Collection[str] = (),
+    aside: Path | None = None,
 ) -> onnx.ModelProto:
     """Run torch's dynamo exporter on a module or an exported program, without its optimizer, and quietly.
+
+    Args:
+        stored: names of its parameters and buffers; those that are large are put `aside`, if that is given.
 
     Raises:
         ModelError: the exporter fails.
@@ -115,16 +129,30 @@ def export_program(
     except Exception as error:
         raise ModelError(f"torch.onnx.export failed: {first_line(error)}") from error
     assert exported is not None, "with dynamo=True the exporter returns a program"
+    if aside is not None:
+        _put_aside(exported.model, stored, aside)
     return exported.model_proto
+
+
+def _put_aside(model: Any, names: Collection[str], directory: Path) -> None:
+    """Let large initializers of the exporter's own model lie in the directory, before it is written out as a graph."""
+    from onnxscript import ir
+
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if name not in names or tensor.nbytes < LARGE:
+            continue
+        where = put(tensor.numpy(), directory)
+        location, offset, length = where["location"], int(where["offset"]), int(where["length"])
+        value.const_value = ir.ExternalTensor(location, offset, length, tensor.dtype, shape=tensor.shape, name=name)
 
 
 def _check(model: onnx.ModelProto, examples: Sequence[torch.Tensor], expected: object, tolerance: float) -> None:
     references = expected if isinstance(expected, tuple | list) else (expected,)
     if not all(isinstance(reference, torch.Tensor) for reference in references):
         raise ModelError(f"the network returns a {type(expected).__name__}, not a tensor of scores")
-    session = runtime.open_session(model.SerializeToString(), threads=runtime.available_cores(), optimize=False)
     names = [value.name for value in model.graph.input]
-    outputs = session.run(None, {name: item.numpy() for name, item in zip(names, examples, strict=True)})
+    outputs = Graph(model).run((), {name: item.numpy() for name, item in zip(names, examples, strict=True)})
     for found, reference in zip(outputs, map(_as_array, references), strict=True):
         scale = max(1.0, float(np.abs(reference).max()))
         if found.shape != reference.shape or not np.allclose(found, reference, rtol=1e-3, atol=tolerance * scale):

@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from edgetl.preparation.aside import array_of
+
 _NARROW = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _TYPES = {"to", "dtype", "output_dtype"}
 """Attributes that name the type of an output."""
@@ -29,7 +31,7 @@ def in_float32(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
     for tensor in _tensors(result.graph):
         if _is_narrow(tensor):
             name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), name))
+            tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype(np.float32), name))
     for graph in _graphs(result.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             if value.type.tensor_type.elem_type in _NARROW:

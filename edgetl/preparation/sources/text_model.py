@@ -52,6 +52,7 @@ def load(
     *,
     max_length: int | None = None,
     dynamic_length: bool = False,
+    aside: Path | None = None,
 ) -> tuple[onnx.ModelProto, tuple[str, ...], TextPreprocessing, str, Fit]:
     """Load and export a network of the hub or a directory: safetensors only, and none of the repository's code.
 
@@ -97,7 +98,7 @@ def load(
         pad_id=_pad_id(config, tokenizer),
         token_type_ids="token_type_ids" in takes and getattr(config, "type_vocab_size", 0) > 1,
     )
-    model, parameters = export(_taking(module, text, scores), text.inputs)
+    model, parameters = export(_taking(module, text, scores), text.inputs, aside=aside)
     _rename_inputs(model.graph)
     return model, parameters, text, tokenizer, fit
 
