@@ -125,6 +125,7 @@ def independent(graph: onnx.GraphProto) -> set[str]:
 
 _SHAPES_ONLY = {"Shape", "Size"}
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+_RANDOM = {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomUniform"}
 _SMALL = 64
 """Bytes: floats and flags of which a shape may depend, such as the scales of Resize."""
 _LARGE = 1 << 16
@@ -159,7 +160,8 @@ def _needed(seen: Seen, tensor: TensorProto | None, exact: bool) -> Seen:
 
 def _key(node: onnx.NodeProto, given: Mapping[str, Seen], exact: bool) -> Any:
     """Return what the node's outputs depend on; None if that is too much to be compared."""
-    if any(map(_is_large, given.values())) or any(a.HasField("g") or a.graphs for a in node.attribute):
+    compound = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+    if compound or node.op_type in _RANDOM or any(map(_is_large, given.values())):
         return None
     numbers = {name: i for i, name in enumerate(given)}
     inputs = [

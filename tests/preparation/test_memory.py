@@ -1,5 +1,6 @@
 """What a training step takes, from its graph."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgetl.artifacts import PORTABLE_PARAMETERS
 from edgetl.graphs import make_model
 from edgetl.preparation.lower.observe import Value, observe
 from edgetl.preparation.memory import _length, graph_memory
@@ -72,3 +74,44 @@ def test_values_are_looked_at_one_after_the_other() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert found["a80"] == Value(TensorProto.FLOAT, ("batch", 1_000_000))
+
+
+DEEP = """
+import torch
+from torch import nn
+
+
+class Deep(nn.Module):
+    \"\"\"Sixty pairs of values of 3.2 MB a sample, which a step keeps for its gradients, and 69 MB of weights.\"\"\"
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 1)
+        self.scales = nn.ParameterList(nn.Parameter(torch.full((16, 1, 1), 1 + i / 100)) for i in range(60))
+        self.widen = nn.Linear(16, 4096)
+        self.wide = nn.Linear(4096, 4096)
+        self.head = nn.Linear(4096, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for scale in self.scales:
+            x = torch.sigmoid(x * scale)
+        return self.head(torch.relu(self.wide(torch.relu(self.widen(x.mean((2, 3)))))))
+"""
+
+PREPARE = """
+import sys
+from edgetl import prepare
+print(prepare(sys.argv[1], out=sys.argv[2], classes=10, train=["all"]).peak_rss_mb)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks of other systems count otherwise")
+def test_prepare_takes_four_times_the_weights_and_as_much_as_its_libraries(tmp_path: Path) -> None:
+    (tmp_path / "deep.py").write_text(DEEP)
+    command = [sys.executable, "-c", PREPARE, f"{tmp_path / 'deep.py'}:Deep", str(tmp_path / "artifacts")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    parameters = np.load(tmp_path / "artifacts" / PORTABLE_PARAMETERS)
+    weights_mb = sum(array.nbytes for array in parameters.values()) / 1e6
+    assert weights_mb > 60
+    assert float(done.stdout.split()[-1]) < 1500 + 4 * weights_mb
