@@ -127,12 +127,13 @@ class Bench:
     """The job, the directory its files lie in, and the interpreters that do it."""
 
     def __init__(self, directory: Path, options: argparse.Namespace) -> None:
+        names = options.only or [name for name in (*SLOW, *FAST) if name != "litert" or options.litert_python]
         self.job = Job(
             weights=str(options.weights.resolve()),
             train=str((options.data / "train").resolve()),
             test=str((options.data / "test").resolve()),
             artifacts=str(directory / "artifacts"),
-            artifacts_int8=str(directory / "artifacts-int8"),
+            artifacts_int8=str(directory / "artifacts-int8") if "edgetl-int8" in names else None,
             unsplit=str(directory / "unsplit"),
             epochs=options.epochs,
             litert_models=str(options.litert_models.resolve()) if options.litert_python else None,
@@ -142,7 +143,7 @@ class Bench:
         self._device_python = options.device_python
         self._repeat = options.repeat
         self._litert_python = options.litert_python
-        self._names = options.only or [name for name in (*SLOW, *FAST) if name != "litert" or options.litert_python]
+        self._names = names
 
     def prepare(self) -> None:
         """Write the artifacts that the competitors start from."""
@@ -184,7 +185,7 @@ class Bench:
         The command reports when it has also written its checkpoints and the proof for `deploy`.
         """
         own = self._directory / f"{name}-{repeat}"
-        artifacts = self.job.artifacts_int8 if name == "edgetl-int8" else self.job.artifacts
+        artifacts = (self.job.artifacts_int8 if name == "edgetl-int8" else None) or self.job.artifacts
         trained_run = str(own / ("second" if second else "first"))
         model = f"{trained_run}.onnx"
         settings = {

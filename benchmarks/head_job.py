@@ -22,7 +22,7 @@ class Job:
         weights: the pretrained weights, safetensors under timm's names.
         train, test: folders with one folder of pictures per class.
         artifacts: edgetl's prepared directory; its manifest holds the preprocessing of all competitors.
-        artifacts_int8: the same with an int8 backbone.
+        artifacts_int8: the same with an int8 backbone; None where nothing is asked of it.
         unsplit: onnxruntime-training's artifacts of the whole network.
         litert_models: a folder with LiteRT's files, whose preprocessing all have then; None where it takes no part.
     """
@@ -31,7 +31,7 @@ class Job:
     train: str
     test: str
     artifacts: str
-    artifacts_int8: str
+    artifacts_int8: str | None
     unsplit: str
     epochs: int
     litert_models: str | None = None

@@ -35,7 +35,8 @@ def main() -> None:
         preprocessing=LITERT_PREPROCESSING if job.litert_models else None,
     )
     prepared = prepare(out=job.artifacts)
-    prepare(out=job.artifacts_int8, backbone="int8", calibration=job.train)
+    if job.artifacts_int8:
+        prepare(out=job.artifacts_int8, backbone="int8", calibration=job.train)
     directory = Path(job.unsplit)
     directory.mkdir()
     model = export_whole_network(job, prepared.outputs, prepared.preprocessing, directory / "network.onnx")
