@@ -112,6 +112,11 @@ def _check_same(run: Run, before: RunArgs, now: RunArgs, samples: Iterator[UsedS
     for name in (field.name for field in fields(RunArgs) if field.name not in _MAY_DIFFER):
         old, new = getattr(before, name), getattr(now, name)
         if old != new:
+            if name == "engine":
+                raise RunError(
+                    f"{run.path} was begun with the engine {old}, and only that one goes on with it: resume it where "
+                    f"{old} is installed, with --engine {old}, or start anew with --force"
+                )
             what = "the artifacts differ" if name == "artifacts_sha256" else f"{name} was {old!r} and is now {new!r}"
             raise RunError(
                 f"{run.path} cannot be resumed, because {what}: repeat the first command with --resume, "

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -75,6 +76,16 @@ def test_a_difference_leaves_no_file_and_the_old_one_alone(digits_run: Path, tmp
     with pytest.raises(DeployError):
         deploy(run.path, out=tmp_path / "models" / "model.onnx")
     assert (tmp_path / "models" / "model.onnx").read_text() == "old"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_run_on_rounded_features_is_deployed(digits: Path, digits_artifacts: Path, tmp_path: Path, seed: int) -> None:
+    """A float16 cache rounds what trains; the deployed file computes features exactly, so a little differs."""
+    options: dict[str, Any] = {"cache_precision": "float16", "seed": seed, "epochs": 2}
+    run = finetune(digits_artifacts, digits / "train", out=tmp_path / "run", **options).run
+    found = deploy(run, out=tmp_path / "model.onnx")
+    assert 1e-5 < found.largest_difference < 0.05
+    assert found.compared.worse == found.compared.better == 0
 
 
 def test_a_changed_or_missing_validation_picture_is_named(digits: Path, digits_artifacts: Path, tmp_path: Path) -> None:
