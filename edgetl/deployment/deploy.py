@@ -98,7 +98,8 @@ def deploy(settings: DeploySettings) -> DeployResult:
 
     Raises:
         DeployError: the logits differ by more than `RELATIVE_TOLERANCE` (or `ROUNDED_TOLERANCE`), or, of a file with
-            quantised parts, the figure drops by more than `max_drop`, and by more than chance explains; nothing is left behind.
+            quantised parts, the figure drops by more than `max_drop`, and by more than chance explains; nothing is left
+            behind.
         RunError, ArtifactsError, DataError: a part is missing, altered or unfinished.
     """
     started = time.monotonic()
