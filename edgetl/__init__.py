@@ -25,6 +25,10 @@ _EXPORTS = {
     "verify": "edgetl.deployment.verification",
     "write_report": "edgetl.runs.report.write",
     "compare_runs": "edgetl.runs.compare",
+    "push": "edgetl.remote.push",
+    "pull": "edgetl.remote.pull",
+    "rollback": "edgetl.remote.rollback",
+    "examine": "edgetl.device.doctor",
     "DeployedModel": "edgetl.deployment.deployed",
     "EdgetlError": "edgetl.errors",
 }
@@ -40,9 +44,13 @@ if TYPE_CHECKING:
     from edgetl.deployment.deployed import predict as predict
     from edgetl.deployment.inspection import describe as describe
     from edgetl.deployment.verification import verify as verify
+    from edgetl.device.doctor import examine as examine
     from edgetl.device.planning import plan as plan
     from edgetl.errors import EdgetlError as EdgetlError
     from edgetl.preparation.prepare import prepare as prepare
+    from edgetl.remote.pull import pull as pull
+    from edgetl.remote.push import push as push
+    from edgetl.remote.rollback import rollback as rollback
     from edgetl.runs.compare import compare_runs as compare_runs
     from edgetl.runs.report.write import write_report as write_report
     from edgetl.training.finetune import finetune as finetune

@@ -12,7 +12,9 @@ import edgetl
 
 def test_every_public_name_is_listed_and_has_a_docstring() -> None:
     assert set(edgetl.__all__) <= set(dir(edgetl))
-    assert {"prepare", "finetune", "deploy", "DeployedModel", "EdgetlError"} <= set(edgetl.__all__)
+    assert {"prepare", "finetune", "deploy", "push", "pull", "examine", "DeployedModel", "EdgetlError"} <= set(
+        edgetl.__all__
+    )
     for name in edgetl.__all__:
         if name.startswith("__") or (name == "prepare" and not HAS_TORCH):
             continue
