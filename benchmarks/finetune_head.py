@@ -83,7 +83,7 @@ def main() -> None:
         raw = {"machine": machine, "job": asdict(bench.job), "runs": [asdict(result) for result in results]}
         options.json.write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
     print(table(medians(results)))
-    print(f"\n{summary(machine, bench.job, options.repeat)}")
+    print(f"\n{summary(machine, bench.job, options.repeat, medians(results))}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -300,13 +300,14 @@ def multiple(value: float, unit: float) -> str:
     return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2f}"
 
 
-def summary(machine: dict[str, Any], job: Job, repeat: int) -> str:
+def summary(machine: dict[str, Any], job: Job, repeat: int, results: Sequence[Result]) -> str:
     """Return in one line what the table was measured with."""
     versions = {**machine["device"], **machine["workstation"]}
     versions |= {name: version for name, version in machine["litert"].items() if not versions[name]}
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    repeated = ", ".join(result.name for result in results if result.name not in SLOW)
     return (
-        f"{job.epochs} epochs, batch {job.batch_size}; median of {repeat} for {', '.join(FAST)}; "
+        f"{job.epochs} epochs, batch {job.batch_size}; median of {repeat} for {repeated}; "
         f"{machine['processor']}, {machine['cores']} cores; Python {platform.python_version()}, {packages}"
     )
 

@@ -254,8 +254,10 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, 
 
 def _documented(text: str, settings: type[Any]) -> str:
     """Put a section on arguments into a docstring, before the one on errors."""
-    _, _, told = (settings.__doc__ or "").partition("    Attributes:\n")
-    lines = [line for line in told.rstrip().split("\n") if line.strip()]
+    lines: list[str] = []
+    for each_class in settings.__mro__:
+        _, _, told = (each_class.__dict__.get("__doc__") or "").partition("    Attributes:\n")
+        lines += [line for line in told.split("\n") if line.strip()]
     for each, known in declarations(settings):
         default = f" Default: {known.default_text}." if known.default_text else ""
         lines += textwrap.wrap(

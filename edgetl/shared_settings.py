@@ -144,6 +144,10 @@ class DeviceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Listening:
-    """Who is told of progress."""
+    """Who is told of progress.
+
+    Attributes:
+        on_event: receives progress and notes (`edgetl.events`).
+    """
 
     on_event: OnEvent = ignore

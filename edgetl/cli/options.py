@@ -21,7 +21,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 class Option(click.Option):
     """An option that knows the section of the help that it belongs to."""
 
-    group = ""
+    def __init__(self, *names: Any, group: str = "", **more: Any) -> None:
+        super().__init__(*names, **more)
+        self.group = group
 
 
 class Sections(click.Command):
@@ -62,40 +64,31 @@ def _option(field: Field[Any], known: Declared) -> Callable[[F], F]:
         text += " Separated by commas."
     if known.default_text:
         text += f"  [default: {known.default_text}]"
+    names = [name, field.name]
     more: dict[str, Any] = {"help": text, "metavar": known.metavar, "required": field.default is MISSING}
     if known.negative is not None or default is False:
-        names = f"{name}/{known.negative}" if known.negative else name
-        return _grouped(
-            known.group, names, field.name, is_flag=True, default=default, help=text, show_default=bool(default)
-        )
-    if known.kind in _PAIRS:
+        names[0] = f"{name}/{known.negative}" if known.negative else name
+        more = {"help": text, "is_flag": True, "default": default, "show_default": bool(default)}
+    elif known.kind in _PAIRS:
         more.update(multiple=True, metavar="KEY=VALUE", callback=_merged(_PAIRS[known.kind]))
-        return _grouped(known.group, name, field.name, **more)
-    if known.kind in _LISTS:
+    elif known.kind in _LISTS:
         more.update(multiple=True, metavar=known.metavar or "NAME[,NAME]", callback=_joined(_LISTS[known.kind]))
-        return _grouped(known.group, name, field.name, default=default, show_default=bool(default), **more)
-    if known.kind in _READERS:
-        return _grouped(known.group, name, field.name, callback=_once(_READERS[known.kind]), **more)
-    if known.kind == "path":
-        return _grouped(known.group, name, field.name, type=click.Path(), **more)
-    if known.range is not None and (known.choices or known.kind == "auto"):
-        words = known.choices or ("auto",)
-        more["metavar"] = "|".join((known.metavar or "N", *words))
-        callback = number_or(known.range, words, none="auto" if known.kind == "auto" else None)
-        return _grouped(
-            known.group, name, field.name, default=default, show_default=default is not None, callback=callback, **more
-        )
-    kind: Any = str
-    if known.range is not None:
-        kind = number(known.range)
-    elif known.choices:
-        kind = click.Choice(known.choices)
-    return _grouped(known.group, name, field.name, type=kind, default=default, show_default=default is not None, **more)
-
-
-def _grouped(group: str, *names: str, **more: Any) -> Callable[[F], F]:
-    kind = type("Option", (Option,), {"group": group})
-    return click.option(*names, cls=kind, **more)
+        more.update(default=default, show_default=bool(default))
+    elif known.kind in _READERS:
+        more.update(callback=_once(_READERS[known.kind]))
+    elif known.kind == "path":
+        more.update(type=click.Path())
+    else:
+        more.update(default=default, show_default=default is not None)
+        if known.range is not None and (known.choices or known.kind == "auto"):
+            words = known.choices or ("auto",)
+            more["metavar"] = "|".join((known.metavar or "N", *words))
+            more["callback"] = number_or(known.range, words, none="auto" if known.kind == "auto" else None)
+        elif known.range is not None:
+            more["type"] = number(known.range)
+        elif known.choices:
+            more["type"] = click.Choice(known.choices)
+    return click.option(*names, cls=Option, group=known.group, **more)
 
 
 def number(among: Range) -> click.ParamType[Any]:

@@ -73,7 +73,11 @@ class FormSettings:
 
 @dataclass(frozen=True)
 class DeploySettings(FormSettings, ThreadSettings, Listening):
-    """What `deploy` takes."""
+    """What `deploy` takes.
+
+    Attributes:
+        run: a run directory.
+    """
 
     run: str | Path
     _: KW_ONLY
@@ -89,7 +93,12 @@ class DeploySettings(FormSettings, ThreadSettings, Listening):
 
 @dataclass(frozen=True)
 class EvaluateSettings(LabelColumns, InputColumns, WindowSettings, ProviderSettings, ThreadSettings, Listening):
-    """What `evaluate` takes."""
+    """What `evaluate` takes.
+
+    Attributes:
+        model: a deployed file.
+        data: labelled data in any of the forms of docs/data.md.
+    """
 
     model: str | Path
     data: str | Path
@@ -102,6 +111,7 @@ class PredictSettings(InputColumns, WindowSettings, ProviderSettings, ThreadSett
     """What `predict` takes.
 
     Attributes:
+        model: a deployed file.
         inputs: files, folders of them, tables, archives of arrays, or texts.
     """
 
@@ -114,7 +124,11 @@ class PredictSettings(InputColumns, WindowSettings, ProviderSettings, ThreadSett
 
 @dataclass(frozen=True)
 class BenchmarkSettings(ProviderSettings, ThreadSettings):
-    """What `benchmark` takes."""
+    """What `benchmark` takes.
+
+    Attributes:
+        model: an ONNX file.
+    """
 
     model: str | Path
     _: KW_ONLY

@@ -12,7 +12,11 @@ from edgetl.shared_settings import BATCH_SIZE, CACHE_PRECISIONS, ENGINES, THIS, 
 
 @dataclass(frozen=True)
 class PlanSettings(DeviceSettings):
-    """What `plan` takes."""
+    """What `plan` takes.
+
+    Attributes:
+        artifacts: a prepared directory.
+    """
 
     artifacts: str | Path
     _: KW_ONLY

@@ -10,6 +10,7 @@ from typing import Any
 from edgetl import defaults
 from edgetl.declaration import LARGEST, SMALLEST, Range, check_range
 from edgetl.errors import EdgetlError
+from edgetl.files.schema import SchemaError
 from edgetl.optimizers.adamw import ADAMW
 from edgetl.optimizers.lion import LION
 from edgetl.optimizers.rule import OptimizerRule
@@ -75,14 +76,20 @@ class Optimizer:
 
     @staticmethod
     def upgraded(record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a record of schema 1, which held the numbers of every optimizer, in today's form."""
+        """Return a record of schema 1, which held the numbers of every optimizer, in today's form.
+
+        Raises:
+            SchemaError: its `betas` are not two.
+        """
         if "hyperparameters" in record or not {"betas", "epsilon", "momentum"} & set(record):
             return record
         kept = {name: record[name] for name in ("name", "weight_decay", "clip_norm") if name in record}
         if record.get("name", ADAMW.name) == SGD_MOMENTUM.name:
             numbers = {"momentum": record.get("momentum")}
         else:
-            betas = record.get("betas")
-            beta1, beta2 = betas if isinstance(betas, list) and len(betas) == 2 else (betas, betas)
+            betas = record.get("betas", [None, None])
+            if not isinstance(betas, list) or len(betas) != 2:
+                raise SchemaError("field 'betas' of the optimizer has the wrong type")
+            beta1, beta2 = betas
             numbers = {"beta1": beta1, "beta2": beta2, "epsilon": record.get("epsilon")}
         return {**kept, "hyperparameters": {name: value for name, value in numbers.items() if value is not None}}

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgetl.declaration import MOST, Range, check_range
+from edgetl.errors import EdgetlError
 from edgetl.events import EpochEnd
 from edgetl.tasks.figures import best_epoch
 
@@ -30,13 +32,22 @@ class EarlyStopping(Callback):
 
     Attributes:
         metric: as `--metric` names it.
+
+    Raises:
+        EdgetlError: `patience` is not a positive whole number; or, during training, the metric is not measured.
     """
 
     patience: int
     metric: str
 
+    def __post_init__(self) -> None:
+        check_range("patience", self.patience, Range(1, MOST))
+
     def why_stop(self, history: Sequence[EpochEnd]) -> str | None:
         """See `Callback.why_stop`."""
+        measured = history[-1].val_figures
+        if measured and self.metric not in (*measured, "loss"):
+            raise EdgetlError(f"there is no metric {self.metric!r} here: choose one of {', '.join(measured)}, loss")
         if history[-1].epoch - best_epoch(history, self.metric).epoch < self.patience:
             return None
         return f"no better epoch in {self.patience}"

@@ -31,7 +31,7 @@ from edgetl.tasks.figures import FIGURES, best_epoch
 from edgetl.tasks.targets import OUTPUTS_ARE, answers, figures, scaling
 from edgetl.training.loop import Job, default_learning_rate, find_learning_rate, initial_head, prove, train
 from edgetl.training.loop import refit as train_on_all
-from edgetl.training.resources import Resources, fit_memory, resources
+from edgetl.training.resources import Resources, choose_resources, fit_memory
 from edgetl.training.resume import begin, refuse_others, settle
 from edgetl.training.samples import Extracted, extract
 from edgetl.training.schedule import choose_schedule
@@ -133,7 +133,7 @@ class _Opened:
 def _open(settings: FinetuneSettings) -> _Opened:
     """Read the prepared directory and the lists of samples; see that they go together and fit the memory."""
     optimizer = settings.chosen_optimizer()
-    found = resources(settings, optimizer)
+    resources = choose_resources(settings, optimizer)
     prepared = load_artifacts(Path(settings.artifacts))
     manifest = prepared.manifest
     check_task(settings, manifest.task)
@@ -155,8 +155,8 @@ def _open(settings: FinetuneSettings) -> _Opened:
     fewest = manifest.outputs if manifest.task == "classification" and settings.val_fraction else 0
     split = max(round(settings.val_fraction * len(train_set.samples)), fewest)
     validated = len(val_set.samples) if val_set else split
-    found, largest = fit_memory(found, prepared, settings.micro_batch, decoding_mb, validated)
-    return _Opened(prepared, optimizer, found, largest, train_set, val_set, windows)
+    resources, largest = fit_memory(resources, prepared, settings.micro_batch, decoding_mb, validated)
+    return _Opened(prepared, optimizer, resources, largest, train_set, val_set, windows)
 
 
 _SETTLED = {
@@ -176,7 +176,7 @@ _SETTLED = {
 
 def _args(settings: FinetuneSettings, opened: _Opened, extracted: Extracted) -> RunArgs:
     """Return what the run's `args.yaml` will hold, but for what `settle` chooses."""
-    prepared, found, manifest = opened.prepared, opened.resources, opened.prepared.manifest
+    prepared, resources, manifest = opened.prepared, opened.resources, opened.prepared.manifest
     labels = extracted.labels[extracted.train_rows]
     mean, std = scaling(labels) if manifest.task == "regression" else ((), ())
     schedule, warmup = choose_schedule(settings.schedule, settings.warmup, pretrained=manifest.trains_pretrained)
@@ -189,17 +189,17 @@ def _args(settings: FinetuneSettings, opened: _Opened, extracted: Extracted) -> 
         data=str(Path(settings.data).resolve()),
         val=str(Path(settings.val).resolve()) if settings.val else None,
         labels=opened.train_set.labels,
-        batch_size=found.batch_size,
+        batch_size=resources.batch_size,
         lr=UNCHOSEN if isinstance(settings.lr, str) else settings.lr,
         schedule=schedule,
         warmup=warmup,
         views=settings.views if settings.augment else 0,
-        cache_precision=found.cache_precision,
-        engine=found.engine,
+        cache_precision=resources.cache_precision,
+        engine=resources.engine,
         optimizer=opened.optimizer,
         device=settings.device,
-        provider=found.provider.name,
-        provider_options=dict(found.provider.options),
+        provider=resources.provider.name,
+        provider_options=dict(resources.provider.options),
         pixel_range=extracted.pixel_range,
         input_columns=opened.train_set.input_columns or tuple(settings.input_column),
         label_columns=tuple(settings.label_column),

@@ -25,7 +25,7 @@ class Resources:
     """What a run computes with: as it was asked for, or else as the device has it, or else by default.
 
     Attributes:
-        device: None if none was named and no memory given.
+        device: None if none was named and no memory settings.
         memory_mb: what the process may take, 10^6 bytes; None for no limit.
         decoding_mb: what decoding samples may take of it; None for no limit.
     """
@@ -41,32 +41,32 @@ class Resources:
     decoding_mb: float | None = None
 
 
-def resources(given: FinetuneSettings, optimizer: Optimizer) -> Resources:
+def choose_resources(settings: FinetuneSettings, optimizer: Optimizer) -> Resources:
     """Settle what the settings leave to the device.
 
     Raises:
         DeviceError: there is no such device, or nothing trains on it.
         EngineError: the engine or provider is not installed.
     """
-    on_event = given.on_event
-    name = given.device or THIS
-    device = load_device(name) if given.device or given.memory_mb else None
+    on_event = settings.on_event
+    name = settings.device or THIS
+    device = load_device(name) if settings.device or settings.memory_mb else None
     if device is not None and not device.engines:
         raise DeviceError(f"no engine of edgetl runs on {name}: train elsewhere and deploy for it")
-    engine, provider, options = given.engine, given.provider, given.provider_options
+    engine, provider, options = settings.engine, settings.provider, settings.provider_options
     if device is not None and name != THIS:
         engine = _first_installed(device.engines, optimizer) if engine == "auto" else engine
         if provider is None:
             provider, options = _first_available(device, on_event)
     return Resources(
         engine=resolve_engine(engine, optimizer),
-        provider=resolve_provider(provider, options, allow_fallback=given.allow_fallback, on_event=on_event),
-        threads=process.usable_threads(given.threads or (device.threads if device else None), on_event),
-        batch_size=given.batch_size or (device.batch_size if device else defaults.BATCH_SIZE),
-        cache_precision=given.cache_precision or (device.cache_precision if device else "float32"),
+        provider=resolve_provider(provider, options, allow_fallback=settings.allow_fallback, on_event=on_event),
+        threads=process.usable_threads(settings.threads or (device.threads if device else None), on_event),
+        batch_size=settings.batch_size or (device.batch_size if device else defaults.BATCH_SIZE),
+        cache_precision=settings.cache_precision or (device.cache_precision if device else "float32"),
         device=device,
         device_name=name,
-        memory_mb=given.memory_mb or (device.training_memory_mb if device else None),
+        memory_mb=settings.memory_mb or (device.training_memory_mb if device else None),
     )
 
 
@@ -92,7 +92,7 @@ def _first_available(device: Device, on_event: OnEvent) -> tuple[str, Mapping[st
 
 
 def fit_memory(
-    found: Resources, prepared: Artifacts, micro_batch: int | None, decoding_mb: float, validated: int
+    resources: Resources, prepared: Artifacts, micro_batch: int | None, decoding_mb: float, validated: int
 ) -> tuple[Resources, int | None]:
     """Keep a run within the memory it may take; return fewer threads where they must be, and the largest micro-batch.
 
@@ -106,33 +106,33 @@ def fit_memory(
     Raises:
         DeviceError: it does not fit; the message says what would.
     """
-    unasked = found.device is None
+    unasked = resources.device is None
     if unasked:
         limit, manifest = process.memory_limit_mb(), prepared.manifest
-        step = specs()[found.engine].step_memory(manifest)
+        step = specs()[resources.engine].step_memory(manifest)
         if limit is None or step is None:
-            return found, None
-        found = replace(found, device=this_device(), device_name="this control group", memory_mb=limit)
-    assert found.device is not None
+            return resources, None
+        resources = replace(resources, device=this_device(), device_name="this control group", memory_mb=limit)
+    assert resources.device is not None
     plan = partial(
         plan_for,
         prepared,
-        replace(found.device, engines=(found.engine,), threads=found.threads),
-        name=found.device_name,
-        batch_size=found.batch_size,
+        replace(resources.device, engines=(resources.engine,), threads=resources.threads),
+        name=resources.device_name,
+        batch_size=resources.batch_size,
         decoding_mb=decoding_mb,
         validated=validated,
     )
-    planned = plan(memory_mb=found.memory_mb)
+    planned = plan(memory_mb=resources.memory_mb)
     if not planned.fits and unasked:
         # nobody asked for a reserve; what does not fit even without one would be killed
-        planned = plan(memory_mb=found.memory_mb, reserve=1.0)
+        planned = plan(memory_mb=resources.memory_mb, reserve=1.0)
     if not planned.fits:
         otherwise = "; or name another limit with --memory" if unasked else ""
         raise DeviceError("; ".join(planned.problems) + otherwise)
     if micro_batch is not None and micro_batch > planned.largest_micro_batch:
         raise DeviceError(
-            f"--micro-batch {micro_batch} takes more than the {planned.budget_mb:.0f} MB of {found.device_name}: "
+            f"--micro-batch {micro_batch} takes more than the {planned.budget_mb:.0f} MB of {resources.device_name}: "
             f"{planned.largest_micro_batch} fit"
         )
-    return replace(found, threads=planned.threads, decoding_mb=planned.decoding_mb), planned.largest_micro_batch
+    return replace(resources, threads=planned.threads, decoding_mb=planned.decoding_mb), planned.largest_micro_batch

@@ -38,7 +38,6 @@ class FinetuneSettings(
     Attributes:
         artifacts: a directory made by `prepare`.
         data: a folder with one folder per class, a table, or an archive of arrays (docs/data.md).
-        out: the run directory to write.
         callbacks: called at the end of each epoch, from Python (`edgetl.training.callbacks`).
     """
 
@@ -122,19 +121,21 @@ class FinetuneSettings(
         self.chosen_optimizer()
 
 
-def check_task(given: TrainingSettings, task: str) -> None:
+def check_task(settings: TrainingSettings, task: str) -> None:
     """Refuse settings that do not go with the task, before anything is computed.
 
     Raises:
         RunError: it names the option.
     """
-    if task != "classification" and (given.label_smoothing or given.class_weights or given.init == "prototype"):
+    if task != "classification" and (
+        settings.label_smoothing or settings.class_weights or settings.init == "prototype"
+    ):
         raise RunError(
             f"--label-smoothing, --class-weights and --init prototype are for one class per sample, not for {task}"
         )
-    if given.metric is not None and given.metric not in metrics_of(task):
+    if settings.metric is not None and settings.metric not in metrics_of(task):
         raise RunError(
-            f"--metric {given.metric} is not measured of {task}: choose one of {', '.join(metrics_of(task))}"
+            f"--metric {settings.metric} is not measured of {task}: choose one of {', '.join(metrics_of(task))}"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgetl import finetune
+from edgetl.errors import EdgetlError
 from edgetl.events import EpochEnd, Note
 from edgetl.runs.run import LAST, Run
 from edgetl.training.callbacks import Callback, EarlyStopping, Logging
@@ -25,6 +26,16 @@ def test_early_stopping_waits_for_so_many_epochs(patience: int, length: int, sto
     said = EarlyStopping(patience, "accuracy").why_stop(HISTORY[:length])
     assert (said is not None) == stops
     assert said is None or f"in {patience}" in said
+
+
+def test_early_stopping_refuses_what_it_cannot_watch() -> None:
+    for metric in ("acuracy", "r2"):
+        with pytest.raises(EdgetlError, match=f"no metric '{metric}' here: choose one of accuracy, loss"):
+            EarlyStopping(1, metric).why_stop(HISTORY)
+    for patience in (0, -5, "1"):
+        with pytest.raises(EdgetlError, match="patience must lie between 1 and"):
+            EarlyStopping(patience, "accuracy")  # type: ignore[arg-type]
+    assert EarlyStopping(2, "loss").why_stop(HISTORY) == "no better epoch in 2"
 
 
 class Stop(Callback):

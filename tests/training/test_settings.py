@@ -12,7 +12,7 @@ from edgetl.declaration import check, declarations, plain
 from edgetl.errors import EdgetlError, RunError
 from edgetl.tasks.figures import metrics_of
 from edgetl.tasks.names import TASKS
-from edgetl.training.resources import resources
+from edgetl.training.resources import choose_resources
 from edgetl.training.settings import FinetuneSettings, check_task
 
 
@@ -68,7 +68,7 @@ def test_hyperparameters_reach_the_optimizer() -> None:
 @pytest.mark.parametrize("device", [None, "x86-64-mini-pc"])
 def test_an_engine_that_has_the_optimizer_is_taken(device: str | None) -> None:
     asked = settings(optimizer="lion", device=device)
-    assert resources(asked, asked.chosen_optimizer()).engine == "portable"
+    assert choose_resources(asked, asked.chosen_optimizer()).engine == "portable"
 
 
 def test_an_unknown_argument_is_named_with_the_function() -> None:
